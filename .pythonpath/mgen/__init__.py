@@ -1,0 +1,1 @@
+../../cli/mgen/__init__.py

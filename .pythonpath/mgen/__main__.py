@@ -1,0 +1,1 @@
+../../cli/mgen/__main__.py

@@ -1,0 +1,1 @@
+"""The command line: talks to people; holds no music and no tensors."""

@@ -1,0 +1,59 @@
+"""stdout is the result and nothing else; everything a person reads on the way goes to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+T = TypeVar("T")
+
+
+def console() -> Console:
+    """The console on stderr that tables and messages go to (rich honours NO_COLOR)."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """One plain line to stderr."""
+    print(message, file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """One line that a person should not miss, to stderr."""
+    print(f"mgen: warning: {message}", file=sys.stderr)
+
+
+def result(
+    paths: Iterable[Path | str], figures: Mapping[str, Any], as_json: bool, key: str = "paths"
+) -> None:
+    """Print the result: one path per line, or with `--json` one object of paths and figures."""
+    listed = [os.fspath(p) for p in paths]
+    if as_json:
+        print(json.dumps({key: listed, **figures}, ensure_ascii=False, allow_nan=False))
+    else:
+        for path in listed:
+            print(path)
+    sys.stdout.flush()
+
+
+@contextmanager
+def progress(total: float | None, label: str, unit: str = "it") -> Iterator[Any]:
+    """A tqdm bar on stderr, drawn only where stderr is a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total, desc=label, unit=unit, file=sys.stderr, disable=not sys.stderr.isatty(),
+        dynamic_ncols=True, leave=False,
+    ) as bar:  # fmt: skip
+        yield bar

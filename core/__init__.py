@@ -1,0 +1,1 @@
+"""Music and learning, cut by stage. Prints nothing and never exits."""

@@ -1,0 +1,1 @@
+"""Beat maps: from heard rhythm to a playable, valid Beat Saber level."""

@@ -1,0 +1,1 @@
+"""File formats of Beat Saber levels, and the zip that carries one."""

@@ -1,0 +1,1 @@
+"""Hot loops on torch: every fast path has a slow reference with the same signature."""
