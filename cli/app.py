@@ -10,6 +10,11 @@ from typing import Annotated
 
 import typer
 
+from mgen.cli.beatmap import beatmap
+from mgen.cli.check import check
+from mgen.cli.filter import filter_songs
+from mgen.cli.info import info
+from mgen.cli.segment_bars import segment_bars
 from mgen.core.errors import MgenError
 
 EXIT_INTERRUPTED = 130
@@ -47,11 +52,20 @@ def root(
     """
 
 
+app.command("filter")(filter_songs)
+app.command("segment-bars")(segment_bars)
+app.command("beatmap")(beatmap)
+app.command("info")(info)
+app.command("check")(check)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 failed, 2 usage, 130 interrupted."""
     try:
         code = app(args=arguments, prog_name="mgen", standalone_mode=False)
         sys.stdout.flush()
+        if code == EXIT_INTERRUPTED:  # Typer caught the KeyboardInterrupt and says nothing
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on where this one stopped",
@@ -100,6 +114,9 @@ def _fail(message: str, code: int) -> int:
 
 def run() -> None:
     """Entry point of the `mgen` script."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller (`>&-`): Python then has none
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     if hasattr(signal, "SIGTERM"):  # a cluster's polite kill ends like Ctrl-C
         signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     code = main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +46,11 @@ def result(
         for path in listed:
             print(path)
     sys.stdout.flush()
+
+
+def command_line() -> str:
+    """The command as it was typed: what a layer records of how it was made."""
+    return shlex.join(["mgen", *sys.argv[1:]])
 
 
 @contextmanager

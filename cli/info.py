@@ -1,0 +1,254 @@
+"""`mgen info`: what is in a store, a map, or a song."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mgen.cli.options import JsonOption, resolve_stores
+from mgen.core.errors import InputError
+
+if TYPE_CHECKING:
+    from mgen.core.store import Store
+
+
+class Kind(enum.Enum):
+    """What a path holds."""
+
+    store = "store"
+    map = "map"
+    song = "song"
+
+
+def kind_of(path: Path) -> Kind:
+    """Tell a store, a map (zip, or folder with Info.dat) and a song apart.
+
+    Raises
+    ------
+    InputError
+        If it is none of them.
+    """
+    if "://" in str(path) or path.suffix == ".zarr" or (path / "zarr.json").exists():
+        return Kind.store
+    if path.is_dir():
+        if any(p.name.lower() == "info.dat" for p in path.iterdir()):
+            return Kind.map
+        raise InputError(f"{path}: neither a store (*.zarr) nor a map (Info.dat in it)")
+    with open(path, "rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            return Kind.map
+    from mgen.core.audio import AUDIO_SUFFIXES
+
+    if path.suffix.lower() in AUDIO_SUFFIXES:
+        return Kind.song
+    raise InputError(f"{path}: neither a store (*.zarr), a map (zip) nor a song; name another")
+
+
+def info(
+    path: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PATH]",
+            help="A store, a map (zip or folder) or a song; `-` reads stdin. Else: a piped stdin,"
+            " MGEN_STORE, ./mgen.zarr.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Songs of a store to list; 0 lists all.", min=0)] = 100,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is in a store, a beat map, or a song (its tempo and bars).
+
+    [bold]Examples[/bold]
+
+      mgen info jazz.zarr
+
+      mgen info song.zip --json
+
+      mgen info song.flac
+
+      mgen filter song.flac -o s.zarr | mgen segment-bars | mgen info
+    """
+    for one in resolve_stores(path):
+        kind = kind_of(one)
+        describe = {Kind.store: _store, Kind.map: _map, Kind.song: _song}[kind]
+        about = {"path": str(one), "kind": kind.value, **describe(one, limit)}
+        if as_json:
+            print(json.dumps(about, ensure_ascii=False, allow_nan=False))
+        else:
+            _print(about)
+    sys.stdout.flush()
+
+
+def _store(path: Path, limit: int) -> dict[str, Any]:
+    from mgen.core.store import FORMAT_VERSION, LAYERS, Store
+
+    with Store.open(path) as store:
+        songs = store.songs()
+        layers: dict[str, Any] = {}
+        for name, spec in LAYERS.items():
+            layer = None if spec.published_by else store.layer(name)
+            if layer is not None:
+                layers[name] = {
+                    **layer.state.length,
+                    "settings": dict(layer.state.provenance.settings),
+                    "model": layer.state.provenance.model,
+                    "command": layer.state.provenance.command,
+                    "hash": layer.state.hash, "stale": store.stale(name),
+                }  # fmt: skip
+        rows = songs[:limit] if limit else songs
+        return {
+            "format": FORMAT_VERSION,
+            "songs": len(songs), "kept": sum(s.kept for s in songs),
+            "minutes": round(sum(s.duration_s for s in songs) / 60, 3),
+            "models": dict(store.models), "layers": layers,
+            "maps": [
+                {"map": n, "song": m.song, "difficulty": m.difficulty, "seed": m.seed,
+                 "notes": len(m.notes)}
+                for n, m in ((n, store.map(n)) for n in store.maps())
+            ],
+            "rows": _song_rows(store, [s.index for s in rows]),
+        }  # fmt: skip
+
+
+def _song_rows(store: Store, indices: Iterable[int]) -> list[dict[str, Any]]:
+    import numpy as np
+
+    beats, bars = store.layer("beats"), store.layer("bars")
+    rows = []
+    for song in (store.song(i) for i in indices):
+        row: dict[str, Any] = {
+            "song": song.index, "id": song.id, "name": song.name, "source": song.source,
+            "seconds": round(song.duration_s, 3), "kept": song.kept, "reason": song.reason,
+            "quality": None if math.isnan(song.quality) else round(song.quality, 4),
+        }  # fmt: skip
+        if song.kept and beats is not None and song.index < beats.length():
+            row["beats"] = len(store.beats(song.index))
+        if song.kept and bars is not None and song.index < bars.length():
+            table = store.bars(song.index)
+            row |= {"bars": len(table), "valid": int(table.valid.sum())}
+            if len(table):
+                row["bpm"] = round(float(np.median(table.bpm)), 2)
+                row["confidence"] = round(float(table.confidence.mean()), 3)
+            row["reason"] = store.segment_reason(song.index)
+        rows.append(row)
+    return rows
+
+
+def _map(path: Path, limit: int) -> dict[str, Any]:
+    from mgen.core.beatmap.formats import read_map
+
+    beat_map = read_map(path)
+    seconds = beat_map.song_samples / beat_map.song_rate if beat_map.song_samples else 0.0
+    rows = []
+    for chart in beat_map.charts:
+        to_seconds = chart.time_map(beat_map.bpm).to_seconds
+        times = sorted(to_seconds(n.beat) for n in chart.notes)
+        span = times[-1] - times[0] if times else 0.0
+        rows.append({
+            "difficulty": chart.difficulty.value, "characteristic": chart.characteristic,
+            "notes": len(chart.notes), "bombs": len(chart.bombs), "walls": len(chart.walls),
+            "lights": len(chart.lights), "njs": chart.njs, "offset": round(chart.njs_offset, 3),
+            "nps": round(len(times) / span, 2) if span > 0 else 0.0,
+        })  # fmt: skip
+    return {
+        "title": beat_map.title, "artist": beat_map.artist, "mapper": beat_map.mapper,
+        "bpm": round(beat_map.bpm, 3), "seconds": round(seconds, 3), "version": beat_map.version,
+        "rows": rows,
+    }  # fmt: skip
+
+
+def _song(path: Path, limit: int) -> dict[str, Any]:
+    from mgen.core.audio import probe, read_tags
+    from mgen.core.corpus import segment_file
+
+    header, tags = probe(path), read_tags(path)
+    song = segment_file(path)
+    return {
+        "title": tags.title, "artist": tags.artist, "format": header.format,
+        "rate": header.rate, "channels": header.channels, "seconds": round(song.duration_s, 3),
+        "bpm": round(song.bpm, 3), "confidence": round(song.confidence, 3),
+        "beats": len(song.beats),
+        "rows": [
+            {"bar": i + 1, "start_s": round(float(g.start_s[i]), 3),
+             "end_s": round(float(g.end_s[i]), 3), "beats": int(g.beats[i]),
+             "bpm": round(float(g.bpm[i]), 2), "valid": bool(g.valid[i])}
+            for g in (song.grid,) for i in range(len(g))
+        ],
+    }  # fmt: skip
+
+
+# what a person reads
+
+_HIDDEN = {"path", "rows", "layers", "source", "reason", "maps"}
+
+
+def _print(about: dict[str, Any]) -> None:
+    """Tables on stdout: they are the result. Plain text where it is not a terminal."""
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    console = Console(highlight=False, soft_wrap=True, width=None if terminal else 400)
+    facts = ", ".join(
+        f"{name} {value}"
+        for name, value in about.items()
+        if name not in _HIDDEN | {"kind"} and value not in ("", {}, None)
+    )
+    console.print(f"{about['path']}: {about['kind']}; {facts}", markup=False)
+    if about.get("layers"):
+        rows = [
+            {"layer": name, "length": _lengths(layer), "settings": _settings(layer),
+             "state": (layer["stale"] and f"STALE: {layer['stale']}") or "current"}
+            for name, layer in about["layers"].items()
+        ]  # fmt: skip
+        console.print(_table(rows, terminal))
+    if about.get("maps"):
+        console.print(_table(about["maps"], terminal))
+    if about["rows"]:
+        shown = [{**row, "remark": row.get("reason", "")} for row in about["rows"]]
+        if not any(row["remark"] for row in shown):
+            shown = about["rows"]
+        console.print(_table(shown, terminal))
+    left = about.get("songs", 0) - len(about["rows"])
+    if about["kind"] == Kind.store.value and left > 0:
+        console.print(f"and {left} songs more; --limit 0 lists all")
+
+
+def _lengths(layer: dict[str, Any]) -> str:
+    return ", ".join(f"{n} {axis}" for axis, n in layer.items() if isinstance(n, int) and n)
+
+
+def _settings(layer: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in layer["settings"].items())
+
+
+def _table(rows: Sequence[dict[str, Any]], terminal: bool) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    names = list(dict.fromkeys(n for row in rows for n in row if n not in _HIDDEN))
+    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False)
+    for name in names:
+        number = all(isinstance(row.get(name, 0), (int, float)) for row in rows)
+        table.add_column(
+            name, justify="right" if number else "left", no_wrap=not terminal, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*(Text(_cell(row.get(name))) for name in names))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) and value >= 1000 else str(value)

@@ -1,0 +1,172 @@
+"""What a store holds: one table of layers, with their arrays, types and axes.
+
+The names are the contract.
+An array's first axis is counted by one of the layer's *published lengths* (attribute
+`mgen.length`); an `edges` array holds one number more (CSR: row i is `edges[i]:edges[i + 1]`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from mgen.core.bars import BAR_SAMPLES
+
+FORMAT_VERSION = 1
+"""Stores of a higher version are refused; lower ones are read by this code."""
+
+KIND = "store"
+RATE = 16000
+"""Sample rate of the store's audio, mono."""
+
+DIGEST_BYTES = 32
+"""SHA-256."""
+
+_CHUNK_BYTES = 1 << 20
+_SHARD_CHUNKS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArraySpec:
+    """One array of a layer: its type, the axis that counts its rows, and the shape of a row."""
+
+    name: str
+    dtype: str
+    axis: str
+    tail: tuple[int, ...] = ()
+    edges: str = ""
+    """The axis that an array of offsets cuts into rows; empty for other arrays."""
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        """The type in memory (`str` is NumPy's variable-width string)."""
+        return np.dtypes.StringDType() if self.dtype == "str" else np.dtype(self.dtype)
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Names of the axes, as xarray wants them."""
+        first = f"{self.axis}_edge" if self.edges else self.axis
+        return (first, *("byte" if n == DIGEST_BYTES else "sample" for n in self.tail))
+
+    def rows(self, length: int) -> int:
+        """Rows of the array where its axis counts `length`."""
+        return length + 1 if self.edges else length
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the array is sound, long enough to be cut into shards.
+
+        The small columns are plain chunks: each published song rewrites the last shard of every
+        array, and a shard of 16 MB for a few numbers would make that slow.
+        """
+        return self.axis == "samples" or math.prod(self.tail) >= BAR_SAMPLES
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of one chunk: 1 MB of sound, 16 Ki rows of a column."""
+        if self.sharded:
+            return _CHUNK_BYTES // (self.numpy_dtype.itemsize * math.prod(self.tail))
+        return 1 << 14
+
+    @property
+    def write_rows(self) -> int:
+        """Rows that are written at once, never across: a shard of sound (16 MB), or a chunk."""
+        return self.chunk_rows * (_SHARD_CHUNKS if self.sharded else 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSpec:
+    """One layer: its arrays, the layers it is made from, and who publishes its lengths."""
+
+    name: str
+    arrays: tuple[ArraySpec, ...]
+    parents: tuple[str, ...] = ()
+    published_by: str = ""
+    """The layer whose metadata publishes this one's lengths too; itself where empty."""
+
+    @property
+    def publisher(self) -> str:
+        """The layer whose metadata is the truth about this one's lengths."""
+        return self.published_by or self.name
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes, in the order of first use."""
+        return tuple(dict.fromkeys(a.axis for a in self.arrays))
+
+    def array(self, name: str) -> ArraySpec:
+        """The array of that name."""
+        return next(a for a in self.arrays if a.name == name)
+
+
+def _a(name: str, dtype: str, axis: str, *tail: int, edges: str = "") -> ArraySpec:
+    return ArraySpec(name=name, dtype=dtype, axis=axis, tail=tail, edges=edges)
+
+
+_DIGEST = _a("digest", "uint8", "songs", DIGEST_BYTES)  # SHA-256 of the song's rows, see digests
+
+LAYERS = {
+    layer.name: layer
+    for layer in (
+        LayerSpec(
+            name="songs",
+            arrays=(
+                _a("id", "str", "songs"),
+                _a("name", "str", "songs"),
+                _a("source", "str", "songs"),  # absolute path, or URI
+                _a("sha256", "str", "songs"),  # of the source file
+                _a("source_rate", "int32", "songs"),
+                _a("source_channels", "int32", "songs"),
+                _a("start_s", "float64", "songs"),  # of a clip in its source
+                _a("n_samples", "int64", "songs"),
+                _a("offset", "int64", "songs", edges="samples"),
+                _a("quality", "float32", "songs"),  # NaN until judged
+                _a("kept", "bool", "songs"),
+                _a("reason", "str", "songs"),  # why not kept
+                _a("quality_curve", "float32", "windows"),
+                _a("quality_offset", "int64", "songs", edges="windows"),
+                _DIGEST,
+            ),
+        ),
+        # songs and audio are one fact: the metadata of `songs` publishes both at once
+        LayerSpec(
+            name="audio", published_by="songs", arrays=(_a("pcm", "int16", "samples"),)
+        ),
+        LayerSpec(
+            name="beats",
+            parents=("songs",),
+            arrays=(
+                _a("time_s", "float64", "beats"),
+                _a("beat_in_bar", "int8", "beats"),
+                _a("confidence", "float32", "beats"),
+                _a("song_offset", "int64", "songs", edges="beats"),
+                _DIGEST,
+            ),
+        ),
+        LayerSpec(
+            name="bars",
+            parents=("songs", "beats"),
+            arrays=(
+                _a("song", "int32", "bars"),
+                _a("index", "int32", "bars"),
+                _a("start_s", "float64", "bars"),
+                _a("end_s", "float64", "bars"),
+                _a("beats", "int8", "bars"),
+                _a("bpm", "float32", "bars"),
+                _a("stretch", "float32", "bars"),
+                _a("jitter", "int8", "bars"),
+                _a("valid", "bool", "bars"),
+                _a("confidence", "float32", "bars"),
+                _a("pcm", "int16", "bars", BAR_SAMPLES),
+                _a("song_offset", "int64", "songs", edges="bars"),
+                _a("reason", "str", "songs"),  # why a kept song has no bars
+                _DIGEST,
+            ),
+        ),
+    )
+}  # fmt: skip
+
+NOTE_COLUMNS = ("beat", "column", "row", "colour", "direction")
+"""Columns of `maps/<n>/notes`, float32 (notes, 5)."""
