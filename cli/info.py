@@ -12,8 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mgen.cli.options import JsonOption, resolve_stores
-from mgen.core.errors import InputError
+from mgen.cli.options import ForceOption, JsonOption, resolve_stores
+from mgen.cli.output import say
+from mgen.core.errors import (
+    InputError,
+    InputNotFoundError,
+    MapError,
+    OutputExistsError,
+    StoreError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from mgen.core.store import Store
@@ -62,6 +70,14 @@ def info(
         ),
     ] = None,
     limit: Annotated[int, typer.Option(help="Songs of a store to list; 0 lists all.", min=0)] = 100,
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Draw a PNG: bars over a spectrogram, or a map's notes over the sound."),
+    ] = None,
+    song: Annotated[
+        str | None, typer.Option(help="The song of a store to draw: row, id or name. [the first]")
+    ] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what is in a store, a beat map, or a song (its tempo and bars).
@@ -72,11 +88,14 @@ def info(
 
       mgen info song.zip --json
 
-      mgen info song.flac
+      mgen info song.flac --plot bars.png
 
       mgen filter song.flac -o s.zarr | mgen segment-bars | mgen info
     """
-    for one in resolve_stores(path):
+    paths = resolve_stores(path)
+    if plot is not None:
+        _check_plot(plot, paths, force)
+    for one in paths:
         kind = kind_of(one)
         describe = {Kind.store: _store, Kind.map: _map, Kind.song: _song}[kind]
         about = {"path": str(one), "kind": kind.value, **describe(one, limit)}
@@ -84,7 +103,21 @@ def info(
             print(json.dumps(about, ensure_ascii=False, allow_nan=False))
         else:
             _print(about)
+        if plot is not None:
+            _DRAW[kind](one, plot, song)
+            say(f"drew {plot}")
     sys.stdout.flush()
+
+
+def _check_plot(plot: Path, paths: Sequence[Path], force: bool) -> None:
+    if len(paths) > 1:
+        raise UsageError(f"--plot draws one picture, but {len(paths)} paths were given; name one")
+    if plot.suffix.lower() != ".png":
+        raise UsageError(f"--plot {plot}: pictures are PNG files; name one that ends in .png")
+    if plot.exists() and not force:
+        raise OutputExistsError(f"{plot}: exists; give --force to replace it")
+    if not plot.absolute().parent.is_dir():
+        raise InputNotFoundError(f"{plot.parent}: no such folder; make it first")
 
 
 def _store(path: Path, limit: int) -> dict[str, Any]:
@@ -183,6 +216,52 @@ def _song(path: Path, limit: int) -> dict[str, Any]:
             for g in (song.grid,) for i in range(len(g))
         ],
     }  # fmt: skip
+
+
+# pictures
+
+
+def _draw_store(path: Path, plot: Path, song: str | None) -> None:
+    from mgen.core.pictures import draw_bars
+    from mgen.core.store import RATE, Store
+
+    with Store.open(path) as store:
+        wanted: int | str = 0 if song is None else int(song) if song.isdecimal() else song
+        row = store.song(wanted)
+        if not row.kept:
+            raise StoreError(f"{path}: song '{row.name}' has no sound: {row.reason}")
+        pcm = store.song_pcm(row.index)
+        draw_bars(plot, pcm.floats(), RATE, store.bars(row.index), title=row.name)
+
+
+def _draw_song(path: Path, plot: Path, song: str | None) -> None:
+    from mgen.core.audio import read_mono
+    from mgen.core.corpus import segment_file
+    from mgen.core.pictures import draw_bars
+    from mgen.core.store import RATE
+
+    draw_bars(plot, read_mono(path, RATE), RATE, segment_file(path).grid, title=path.stem)
+
+
+def _draw_map(path: Path, plot: Path, song: str | None) -> None:
+    import io
+
+    import soundfile
+
+    from mgen.core.beatmap.formats import read_map
+    from mgen.core.pictures import draw_map
+
+    beat_map = read_map(path)
+    if not beat_map.song:
+        raise MapError(f"{path}: holds no song, so there is no sound to draw the notes over")
+    try:
+        samples, rate = soundfile.read(io.BytesIO(beat_map.song), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise MapError(f"{path}: {beat_map.song_filename} cannot be read as audio") from error
+    draw_map(plot, samples.mean(axis=1), rate, beat_map)
+
+
+_DRAW = {Kind.store: _draw_store, Kind.song: _draw_song, Kind.map: _draw_map}
 
 
 # what a person reads

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from mgen.core.bars import BarGrid
+    from mgen.core.store import BarTable
 
 RED_HEX, BLUE_HEX = "#d7263d", "#1b6ca8"
 INK, FAINT = "#222222", "#9a9a9a"
@@ -57,7 +58,7 @@ def draw_bars(
     path: Path,
     samples_N: np.ndarray,
     rate: int,
-    grid: BarGrid,
+    grid: BarGrid | BarTable,
     *,
     title: str = "",
     start_s: float = 0.0,

@@ -180,6 +180,14 @@ def test_a_drifting_tempo_is_followed():
     assert round(timing.beat(times[0])) % 4 == 0
 
 
+def test_a_given_offset_is_a_downbeat_of_a_drifting_song_too():
+    tempo = 120.0 + 12.0 * np.sin(np.arange(140) / 15.0)
+    times = 0.6 + np.concatenate([[0.0], np.cumsum(60.0 / tempo)])
+    timing = fit_timing(band(times), RATE, beats=beats_at(times), offset_s=times[4])
+    assert timing.changes
+    assert timing.beat(times[4]) == pytest.approx(4 * round(timing.beat(times[4]) / 4), abs=0.01)
+
+
 def test_one_change_of_tempo_needs_few_changes():
     times = np.concatenate([even(100.0, 0.5, 30.5), 30.5 + 60 / 130 * np.arange(0, 80)])
     timing = fit_timing(band(times), RATE, beats=beats_at(times))

@@ -21,7 +21,7 @@ from mgen.core.beatmap.placement import Onsets
 RED_HAND, BLUE_HAND, BOTH_HANDS = 1, 2, 3
 
 _SAME_ENOUGH = 0.7
-_MOST_DEBT = 2
+_MOST_DEBT = 1
 """Doubles that may be put off until the hands are on the same side."""
 _FREE_REPEAT = ((0.9, 0.35), (0.45, 0.07))
 """Gap in beats from which a hand may strike twice in a row, and how often it does."""

@@ -18,6 +18,7 @@ from mgen.core.audio import read_mono, read_tags, require_usable
 from mgen.core.beatmap.attacks import RATE
 from mgen.core.beatmap.chart import SLOTS_PER_BEAT, BeatMap, BpmChange, Chart, Difficulty
 from mgen.core.beatmap.song import Lead, PackedSong, pack_song, plan_lead
+from mgen.core.beats import track_beats
 from mgen.core.errors import MapError, UsageError
 
 if TYPE_CHECKING:
@@ -106,7 +107,10 @@ def map_song(
     yield "reading"
     samples_N, rate = _samples(source)
     yield "tempo"
-    timing = fit_timing(samples_N, rate, beats=source.beats, bpm=bpm, offset_s=offset_s)
+    beats = source.beats
+    if beats is None and bpm is None:  # they tell a tempo that drifts from one that is constant
+        beats = track_beats(samples_N, rate)
+    timing = fit_timing(samples_N, rate, beats=beats, bpm=bpm, offset_s=offset_s)
     yield "listening"
     heard = hear(samples_N, rate, timing)
     lead = plan_lead(timing, _opening_s(heard, timing))

@@ -236,6 +236,8 @@ def choose_onsets(candidates: Candidates, target: Target, rng: np.random.Generat
         if density > 1.12 * target.least_nps:
             less_fill += 1.5 * filled
         cost = 0.4 * filled + _cost(target, gaps, shares, density, sparse)
+        room = _room_for_both(candidates.slot_N[path], candidates.time_N[path], style)
+        cost += 1.5 * max(0.0, 1.2 * target.doubles - float(room.mean()))
         if cost < best_cost:
             best, best_cost = path, cost
         if best_cost < _GOOD:
@@ -245,6 +247,7 @@ def choose_onsets(candidates: Candidates, target: Target, rng: np.random.Generat
         grid_4 += _GRID_WEIGHT * np.clip(
             np.log((target.grid + 0.004) / (shares + 0.004)), -1.5, 1.5
         )  # fmt: skip
+        grid_4[2:] -= 3.0 * max(0.0, style.main_share - float(shares[:2].sum()))
         reward += 0.35 * speed * float(np.clip(sparse, -1.0, 1.0))
     chosen = candidates.take(best)
     return Onsets(chosen, choose_doubles(chosen, style, target.doubles))
@@ -265,11 +268,7 @@ def _cost(
 
 def choose_doubles(onsets: Candidates, style: Style, share: float) -> npt.NDArray[np.bool_]:
     """Give both hands to the strongest accents that leave both hands time on either side."""
-    time_s, slots = onsets.time_N, onsets.slot_N
-    room_s = max(style.hand_gap_s, style.min_gap_s)
-    room = max(style.hand_gap_beats, 0.5) * SLOTS_PER_BEAT
-    wide = (np.diff(time_s) >= room_s - 1e-6) & (np.diff(slots) >= room)
-    free = np.concatenate([[True], wide]) & np.concatenate([wide, [True]])
+    free = _room_for_both(onsets.slot_N, onsets.time_N, style)
     rating = np.where(free, onsets.accent_N, -1.0)
     wanted = round(share * len(onsets))
     double = np.zeros(len(onsets), bool)
@@ -282,6 +281,14 @@ def choose_doubles(onsets: Candidates, style: Style, share: float) -> npt.NDArra
             double[i] = True
             wanted -= 1
     return double
+
+
+def _room_for_both(slots: IntArray, time_s: FloatArray, style: Style) -> npt.NDArray[np.bool_]:
+    """Onsets at which both hands have time on either side."""
+    room_s = max(style.hand_gap_s, style.min_gap_s)
+    room = max(style.hand_gap_beats, 0.5) * SLOTS_PER_BEAT
+    wide = (np.diff(time_s) >= room_s - 1e-6) & (np.diff(slots) >= room)
+    return np.concatenate([[True], wide]) & np.concatenate([wide, [True]])
 
 
 def _allowed(candidates: Candidates, style: Style) -> IntArray:

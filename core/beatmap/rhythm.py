@@ -22,6 +22,12 @@ from mgen.core.errors import UsageError
 
 DEFAULT_BPM = 120.0
 MIN_GIVEN_BPM, MAX_GIVEN_BPM = 10.0, 1000.0
+SLOW_BPM = 70.0
+"""A map of a slower song counts twice as fast: else its notes would all fall between beats, where
+no human chart has them. Ranking takes any multiple of a song's tempo."""
+SNAP_S = 0.005
+"""A downbeat found this near to the file's first sample is the first sample: loops and exports
+begin there, and their audio then needs no padding."""
 MIN_PEAKS = 8
 """Attacks below which nothing is fitted."""
 MIN_GAIN = 1.14
@@ -117,16 +123,19 @@ def fit_timing(
     period = 60.0 / tempo
     slots = p.slots_heard(pulse, period, phase := p.strongest_phase(pulse, period))
     meter = 3 if p.meter_evidence(slots) > 0 else 4
+    anchor_s = offset_s
     if offset_s is None:
         offset_s = _fit_downbeat(pulse, slots, meter, period, phase)
     if bpm is None and beats is not None and len(beats) >= MIN_DRIFT_BEATS:
         beat_s = _smoothed(_without_gaps(beats.time_s))
         if _drifts(pulse, beat_s, period):
-            return _follow(pulse, beats, beat_s, period, meter)
+            return _follow(pulse, beats, beat_s, period, meter, anchor_s)
     bar_s = meter * period
-    return Timing(
-        tempo, offset_s % bar_s, _confidence(pulse, period, offset_s), meter, (), bpm is not None
-    )
+    confidence = _confidence(pulse, period, offset_s)
+    offset_s %= bar_s
+    if anchor_s is None and min(offset_s, bar_s - offset_s) <= SNAP_S:
+        offset_s = 0.0
+    return Timing(tempo, offset_s, confidence, meter, (), bpm is not None)
 
 
 def _check_given(bpm: float | None, offset_s: float | None) -> None:
@@ -144,7 +153,8 @@ def _default(bpm: float | None, offset_s: float | None) -> Timing:
 def _fit_bpm(pulse: p.Pulse) -> float:
     """The tempo whose level scores best, refined over the whole song."""
     scores_G = p.level_scores(pulse)
-    return p.refine_bpm(pulse, float(p.TEMPI_G[scores_G.argmax()]))[0]
+    bpm = p.refine_bpm(pulse, float(p.TEMPI_G[scores_G.argmax()]))[0]
+    return bpm * 2.0 if bpm < SLOW_BPM else bpm
 
 
 def _fit_downbeat(
@@ -209,11 +219,24 @@ def _smoothed(times_s: p.Array) -> p.Array:
     return out
 
 
-def _follow(pulse: p.Pulse, beats: Beats, beat_s: p.Array, period_s: float, meter: int) -> Timing:
-    """Timing through a tracker's beats: one tempo for as long as it explains the beats."""
+def _follow(
+    pulse: p.Pulse,
+    beats: Beats,
+    beat_s: p.Array,
+    period_s: float,
+    meter: int,
+    anchor_s: float | None,
+) -> Timing:
+    """Timing through a tracker's beats: one tempo for as long as it explains the beats. The
+    downbeat is the given one, or the tracker's first.
+    """
     factor = int(_octaves(period_s / float(np.median(np.diff(beat_s)))))
-    downbeats = beats.time_s[beats.beat_in_bar == 1]
-    first = int(np.abs(beat_s - downbeats[0]).argmin()) if len(downbeats) else 0
+    if anchor_s is None:
+        downbeats = beats.time_s[beats.beat_in_bar == 1]
+        first = int(np.abs(beat_s - downbeats[0]).argmin()) if len(downbeats) else 0
+    else:
+        first = min(int(np.abs(beat_s - anchor_s).argmin()), len(beat_s) - 2)
+        beat_s = beat_s + (anchor_s - beat_s[first])
     index = np.arange(len(beat_s)) - first
     if factor > 1:  # the tracker counts more slowly than the level that was chosen
         fine = np.arange(index[0] * factor, index[-1] * factor + 1)
@@ -221,6 +244,8 @@ def _follow(pulse: p.Pulse, beats: Beats, beat_s: p.Array, period_s: float, mete
         index = fine
     times = _on_attacks(pulse, beat_s)
     first = int(np.flatnonzero(index == 0)[0])
+    if anchor_s is not None:
+        times[first] = anchor_s
     knots = _knots(times, first)
     bpms = [60.0 * (b - a) / (times[b] - times[a]) for a, b in itertools.pairwise(knots)]
     bar_s = meter * 60.0 / bpms[0]
