@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -97,6 +98,8 @@ def _describe(error: Exception) -> tuple[str, int]:
             errno.EROFS: "; choose another place with -o",
         }.get(error.errno or 0, "")
         return f"{where}{(error.strerror or str(error)).lower()}{cure}", 1
+    if isinstance(error, ImportError):
+        return f"{str(error).rstrip('.')} (a package is missing: pip install it)", 1
     if isinstance(error, MemoryError):
         return "out of memory; use fewer --jobs or close other programs", 1
     what = str(error).strip().splitlines()
@@ -120,6 +123,9 @@ def run() -> None:
     if hasattr(signal, "SIGTERM"):  # a cluster's polite kill ends like Ctrl-C
         signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     code = main()
+    if code == EXIT_INTERRUPTED:
+        # what zarr and the workers were in the middle of dies at exit, and would say so
+        warnings.simplefilter("ignore")
     try:
         sys.stdout.flush()
     except (BrokenPipeError, ValueError):

@@ -12,7 +12,7 @@ import typer
 
 from mgen.cli import output
 from mgen.cli.map_report import report
-from mgen.cli.options import ForceOption, JsonOption, SeedOption, resolve_stores
+from mgen.cli.options import ForceOption, JsonOption, SeedOption, place, resolve_stores
 from mgen.core.errors import InputError, InputNotFoundError, MgenError, UsageError
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def _jobs(
     if not inputs or inputs == ["-"]:
         paths = resolve_stores(inputs[0] if inputs else None)
     else:
-        paths = [Path(text).expanduser() for text in inputs]
+        paths = [place(text) for text in inputs]
     jobs: list[_Job] = []
     refused: list[dict[str, str]] = []
     several = len(paths) > 1
@@ -186,11 +186,11 @@ def _jobs(
     return jobs, refused
 
 
-def _expand(path: Path, stack: ExitStack) -> Iterator[_Job]:
+def _expand(path: Path | str, stack: ExitStack) -> Iterator[_Job]:
     from mgen.core.audio import find_audio
     from mgen.core.beatmap.mapping import Source
 
-    if path.suffix == ".zarr" or (path / "zarr.json").is_file():
+    if isinstance(path, str) or path.suffix == ".zarr" or (path / "zarr.json").is_file():
         yield from _stored(path, stack)
         return
     if not path.exists():
@@ -202,7 +202,7 @@ def _expand(path: Path, stack: ExitStack) -> Iterator[_Job]:
         yield _Job(Source(song), Path())
 
 
-def _stored(path: Path, stack: ExitStack) -> Iterator[_Job]:
+def _stored(path: Path | str, stack: ExitStack) -> Iterator[_Job]:
     from mgen.core.beatmap.mapping import Source
     from mgen.core.store import Store
 

@@ -62,7 +62,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _check_store(path: Path, deep: bool) -> list[dict[str, Any]]:
+def _check_store(path: Path | str, deep: bool) -> list[dict[str, Any]]:
     from mgen.core.store import Store
     from mgen.core.store import check as check_store
 
@@ -74,7 +74,7 @@ def _check_store(path: Path, deep: bool) -> list[dict[str, Any]]:
         ]  # fmt: skip
 
 
-def _check_map(path: Path) -> list[dict[str, Any]]:
+def _check_map(path: Path | str) -> list[dict[str, Any]]:
     from mgen.core.beatmap.findings import check_map
     from mgen.core.beatmap.formats import read_map
 

@@ -9,7 +9,14 @@ from typing import Annotated
 import typer
 
 from mgen.cli import output
-from mgen.cli.options import DEFAULT_STORE, ForceOption, JobsOption, JsonOption, ResumeOption
+from mgen.cli.options import (
+    DEFAULT_STORE,
+    ForceOption,
+    JobsOption,
+    JsonOption,
+    ResumeOption,
+    place,
+)
 from mgen.core.errors import InputError
 
 
@@ -18,8 +25,8 @@ def filter_songs(
         list[Path], typer.Argument(metavar="INPUT...", help="Audio files, and folders of them.")
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The store to write or to add to.")
-    ] = DEFAULT_STORE,
+        str, typer.Option("--out", "-o", help="The store to write or to add to.", metavar="PATH")
+    ] = str(DEFAULT_STORE),
     threshold: Annotated[
         float,
         typer.Option(
@@ -58,7 +65,7 @@ def filter_songs(
             f"nothing to read in {' '.join(str(p) for p in inputs)}; name audio files or folders"
         )
     with (
-        Store.open_or_create(out) as store,
+        Store.open_or_create(place(out)) as store,
         make_executor(min(jobs or cores(), len(paths))) as executor,
         output.progress(len(paths), "filter", "song") as bar,
     ):

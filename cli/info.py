@@ -35,7 +35,7 @@ class Kind(enum.Enum):
     song = "song"
 
 
-def kind_of(path: Path) -> Kind:
+def kind_of(place: Path | str) -> Kind:
     """Tell a store, a map (zip, or folder with Info.dat) and a song apart.
 
     Raises
@@ -43,7 +43,10 @@ def kind_of(path: Path) -> Kind:
     InputError
         If it is none of them.
     """
-    if "://" in str(path) or path.suffix == ".zarr" or (path / "zarr.json").exists():
+    if isinstance(place, str):  # a URL
+        return Kind.store
+    path = place
+    if path.suffix == ".zarr" or (path / "zarr.json").exists():
         return Kind.store
     if path.is_dir():
         if any(p.name.lower() == "info.dat" for p in path.iterdir()):
@@ -109,7 +112,7 @@ def info(
     sys.stdout.flush()
 
 
-def _check_plot(plot: Path, paths: Sequence[Path], force: bool) -> None:
+def _check_plot(plot: Path, paths: Sequence[Path | str], force: bool) -> None:
     if len(paths) > 1:
         raise UsageError(f"--plot draws one picture, but {len(paths)} paths were given; name one")
     if plot.suffix.lower() != ".png":
@@ -120,7 +123,7 @@ def _check_plot(plot: Path, paths: Sequence[Path], force: bool) -> None:
         raise InputNotFoundError(f"{plot.parent}: no such folder; make it first")
 
 
-def _store(path: Path, limit: int) -> dict[str, Any]:
+def _store(path: Path | str, limit: int) -> dict[str, Any]:
     from mgen.core.store import FORMAT_VERSION, LAYERS, Store
 
     with Store.open(path) as store:
@@ -175,7 +178,7 @@ def _song_rows(store: Store, indices: Iterable[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def _map(path: Path, limit: int) -> dict[str, Any]:
+def _map(path: Path | str, limit: int) -> dict[str, Any]:
     from mgen.core.beatmap.formats import read_map
 
     beat_map = read_map(path)
@@ -198,7 +201,7 @@ def _map(path: Path, limit: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _song(path: Path, limit: int) -> dict[str, Any]:
+def _song(path: Path | str, limit: int) -> dict[str, Any]:
     from mgen.core.audio import probe, read_tags
     from mgen.core.corpus import segment_file
 
@@ -221,7 +224,7 @@ def _song(path: Path, limit: int) -> dict[str, Any]:
 # pictures
 
 
-def _draw_store(path: Path, plot: Path, song: str | None) -> None:
+def _draw_store(path: Path | str, plot: Path, song: str | None) -> None:
     from mgen.core.pictures import draw_bars
     from mgen.core.store import RATE, Store
 
@@ -234,16 +237,16 @@ def _draw_store(path: Path, plot: Path, song: str | None) -> None:
         draw_bars(plot, pcm.floats(), RATE, store.bars(row.index), title=row.name)
 
 
-def _draw_song(path: Path, plot: Path, song: str | None) -> None:
+def _draw_song(path: Path | str, plot: Path, song: str | None) -> None:
     from mgen.core.audio import read_mono
     from mgen.core.corpus import segment_file
     from mgen.core.pictures import draw_bars
     from mgen.core.store import RATE
 
-    draw_bars(plot, read_mono(path, RATE), RATE, segment_file(path).grid, title=path.stem)
+    draw_bars(plot, read_mono(path, RATE), RATE, segment_file(path).grid, title=Path(path).stem)
 
 
-def _draw_map(path: Path, plot: Path, song: str | None) -> None:
+def _draw_map(path: Path | str, plot: Path, song: str | None) -> None:
     import io
 
     import soundfile

@@ -71,7 +71,13 @@ def stdin_is_pipe() -> bool:
         return False
 
 
-def resolve_stores(given: str | None) -> list[Path]:
+def place(text: str) -> Path | str:
+    """Where a store lies: a local path, or a URL that zarr opens through fsspec, as it is."""
+    text = text.removeprefix("file://")
+    return text if "://" in text else Path(text).expanduser()
+
+
+def resolve_stores(given: str | None) -> list[Path | str]:
     """The stores that a command works on.
 
     An argument wins and leaves stdin untouched; `-` or a piped stdin gives one path per line; then
@@ -104,7 +110,7 @@ def resolve_stores(given: str | None) -> list[Path]:
     )
 
 
-def resolve_store(given: str | None) -> Path:
+def resolve_store(given: str | None) -> Path | str:
     """Like `resolve_stores`, for a command that takes exactly one."""
     stores = resolve_stores(given)
     if len(stores) > 1:
@@ -112,10 +118,8 @@ def resolve_store(given: str | None) -> Path:
     return stores[0]
 
 
-def _existing(text: str, origin: str) -> Path:
-    if "://" in text:  # an fsspec URL: whether it exists is for the store to say
-        return Path(text)
-    path = Path(text).expanduser()
-    if not path.exists():
+def _existing(text: str, origin: str) -> Path | str:
+    path = place(text)
+    if isinstance(path, Path) and not path.exists():  # a URL: for the store to say
         raise InputNotFoundError(f"{text}: not found (named by {origin}); check the path")
     return path

@@ -91,7 +91,7 @@ def segment_bars(
         jitter=jitter, stretcher=stretcher.value, seed=seed, device=device.value,
     )  # fmt: skip
     how.check()
-    done: list[Path] = []
+    done: list[Path | str] = []
     reports: list[BarReport] = []
     for path in resolve_stores(store):
         reports += _segment(path, how, jobs, resume, force)
@@ -114,7 +114,7 @@ def segment_bars(
 
 
 def _segment(
-    path: Path, how: Segmentation, jobs: int, resume: bool, force: bool
+    path: Path | str, how: Segmentation, jobs: int, resume: bool, force: bool
 ) -> list[BarReport]:
     from mgen.core.corpus import segment_songs
     from mgen.core.parallel import cores, make_executor

@@ -35,6 +35,7 @@ def test_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) ->
         (StoreError("damaged\nstore"), 1, "damaged store"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 1, "/x/y: no space left"),
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 1, "/x/y: permission denied"),
+        (ImportError("Install s3fs to access S3"), 1, "pip install"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (RuntimeError("odd"), 1, "MGEN_DEBUG=1"),
     ],

@@ -93,6 +93,8 @@ def open_root(location: Location, *, writable: bool) -> tuple[zarr.Group, dict[s
             raise StoreError(f"{where}: a file, not a store; a store is a folder (*.zarr)")
         if not (path / "zarr.json").is_file():
             raise StoreError(f"{where}: not a store (no zarr.json in it); `mgen filter` makes one")
+    elif is_free(location):
+        raise InputNotFoundError(f"{where}: not found; `mgen filter` makes a store")
     with damage(where, "zarr.json"):
         root = zarr.open_group(
             path if path is not None else location, mode="r+" if writable else "r", zarr_format=3
@@ -124,8 +126,17 @@ def create_root(location: Location) -> None:
     )
 
 
-def is_free(path: Path) -> bool:
+def is_free(location: Location) -> bool:
     """Whether a store can be made there: nothing yet, or a folder left empty by a dead writer."""
+    path = local_path(location)
+    if path is None:
+        import zarr
+
+        try:
+            zarr.open_group(location, mode="r", zarr_format=3)
+        except FileNotFoundError:
+            return True
+        return False
     if not path.exists():
         return True
     return path.is_dir() and all(p.name.endswith(".partial") for p in path.iterdir())

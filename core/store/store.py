@@ -70,10 +70,10 @@ class Store:
         OutputExistsError
             If something is at that place already.
         """
+        if not files.is_free(location):
+            raise OutputExistsError(f"{files.name_of(location)}: exists; choose another name")
         path = files.local_path(location)
         if path is not None:
-            if not files.is_free(path):
-                raise OutputExistsError(f"{path}: exists already; choose another name")
             path.mkdir(parents=True, exist_ok=True)
         return cls(location, writable=True, create=True)
 
@@ -93,9 +93,8 @@ class Store:
     @classmethod
     def open_or_create(cls, location: Location) -> Self:
         """Open for appending, or make it where there is nothing yet."""
-        path = files.local_path(location)
-        if path is not None and files.is_free(path):
-            return cls.create(path)
+        if files.is_free(location):
+            return cls.create(location)
         return cls.open(location, "a")
 
     def __enter__(self) -> Self:
