@@ -39,6 +39,8 @@ def _figure(rows: int, heights: list[float], width_in: float = 12.0) -> tuple[An
 
 
 def _save(figure: Any, path: Path) -> Path:
+    for axes in figure.axes:
+        axes.label_outer()
     temporary = path.with_name(f".{path.name}.partial")
     try:
         figure.savefig(temporary, format="png", metadata={"Software": "mgen"})

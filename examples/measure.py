@@ -44,7 +44,7 @@ def main() -> None:
 
     seconds = soundfile.info(given.song).duration
     print(f"{given.song.name}: {seconds:.0f} s of music, {os.cpu_count()} cores")
-    print(f"{'command':44} {'wall s':>7} {'cpu s':>7} {'peak MB':>8} {'x real time':>12}")
+    print(f"{'command':58} {'wall s':>7} {'cpu s':>7} {'peak MB':>8} {'x real time':>12}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         song, store = folder / f"song{given.song.suffix}", folder / "s.zarr"
@@ -63,7 +63,7 @@ def main() -> None:
             wall, cpu, peak = (statistics.median(column) for column in zip(*figures, strict=True))
             shown = " ".join(w.replace(name + "/", "") for w in words)
             speed = "" if words == ["--help"] else f"{seconds / wall:12.0f}"
-            print(f"mgen {shown:39} {wall:7.2f} {cpu:7.2f} {peak:8.0f} {speed}")
+            print(f"mgen {shown:53} {wall:7.2f} {cpu:7.2f} {peak:8.0f} {speed}")
 
 
 if __name__ == "__main__":

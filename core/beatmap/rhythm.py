@@ -30,7 +30,7 @@ SNAP_S = 0.005
 begin there, and their audio then needs no padding."""
 MIN_PEAKS = 8
 """Attacks below which nothing is fitted."""
-MIN_GAIN = 1.14
+MIN_GAIN = 1.18
 """The tempo drifts where the attacks gather this much better on the tracker's beats."""
 MIN_DRIFT_BEATS = 16
 KNOT_TOLERANCE_S = 0.02
