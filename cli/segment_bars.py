@@ -11,6 +11,8 @@ import typer
 
 from mgen.cli import output
 from mgen.cli.options import (
+    Compile,
+    CompileOption,
     Device,
     DeviceOption,
     ForceOption,
@@ -66,6 +68,7 @@ def segment_bars(
     ] = Stretcher.signalsmith,
     seed: SeedOption = 0,
     device: DeviceOption = Device.auto,
+    compile: CompileOption = Compile.auto,
     jobs: JobsOption = 0,
     resume: ResumeOption = True,
     force: ForceOption = False,
@@ -89,6 +92,7 @@ def segment_bars(
     how = Segmentation(
         tracker=tracker.value, beat_model=beat_model, beats_path=beats, bpm=bpm, offset_s=offset,
         jitter=jitter, stretcher=stretcher.value, seed=seed, device=device.value,
+        compile=compile.value,
     )  # fmt: skip
     how.check()
     done: list[Path | str] = []

@@ -16,6 +16,8 @@ from mgen.core.beats.grid import Beats
 from mgen.core.beats.meter import place_beats
 
 SETTINGS = DecoderSettings(fps=FPS)
+VERSION = 1
+"""Counts up with every change that moves beats: stores record it, so that no layer mixes two."""
 
 
 def track(samples_N: Samples, rate: int) -> Beats:

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 
 import numpy as np
 
+from mgen.core.audio import sha256_file
 from mgen.core.beats.features import Samples
 from mgen.core.beats.grid import Beats, fixed_beats
+from mgen.core.beats.mgen_tracker import VERSION
 from mgen.core.beats.refine import refine_beats
 from mgen.core.errors import AudioError, UsageError
 
 TRACKERS = ("mgen", "beat-this", "librosa")
 DEFAULT_BPM = 120.0
+
+
+def tracker_id(tracker: str, beat_model: Path | None = None) -> str:
+    """Name what finds the beats, with its version; a checkpoint by the hash of its content.
+
+    Raises
+    ------
+    MissingDependencyError, InputNotFoundError
+        If Beat This! has no checkpoint to use.
+    """
+    if tracker == "beat-this":
+        from mgen.core.beats.beat_this import find_checkpoint
+
+        return f"beat-this-{sha256_file(find_checkpoint(beat_model))[:12]}"
+    if tracker == "librosa":
+        return f"librosa-{importlib.metadata.version('librosa')}"
+    return f"mgen-{VERSION}"
 
 
 def track_beats(

@@ -21,7 +21,7 @@ from mgen.core.bars import (
     jitter_grid,
     warp_bar,
 )
-from mgen.core.beats import TRACKERS, Beats, fixed_beats, read_beats, track_beats
+from mgen.core.beats import TRACKERS, Beats, fixed_beats, read_beats, track_beats, tracker_id
 from mgen.core.corpus.songs import to_int16
 from mgen.core.errors import AudioError, InputNotFoundError, UsageError
 from mgen.core.parallel import SerialExecutor, in_order
@@ -64,6 +64,7 @@ class Segmentation:
     stretcher: str = "signalsmith"
     seed: int = 0
     device: str = "cpu"
+    compile: str = "auto"
 
     def check(self) -> None:
         """Refuse what makes no sense before any work is done.
@@ -105,7 +106,7 @@ class Segmentation:
             return Provenance(
                 command=command, settings={"bpm": self.bpm, "offset_s": self.offset_s}
             )
-        model = "" if self.beat_model is None else sha256_file(self.beat_model)
+        model = tracker_id(self.tracker, self.beat_model)
         return Provenance(command=command, settings={"tracker": self.tracker}, model=model)
 
     def bars_provenance(self, command: str) -> Provenance:
@@ -330,7 +331,7 @@ def _find_beats(task: _BarTask, store: Store) -> Beats:
         return fixed_beats(song.duration_s, how.bpm, how.offset_s)
     found = track_beats(
         store.song_pcm(song.index), RATE, tracker=how.tracker, beat_model=how.beat_model,
-        device=how.device,
+        device=how.device, compile=how.compile,
     )  # fmt: skip
     inside = (found.time_s >= 0) & (found.time_s <= song.duration_s)
     return Beats(found.time_s[inside], found.beat_in_bar[inside], found.confidence[inside])
