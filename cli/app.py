@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from mgen.cli.check import check
 from mgen.cli.filter import filter_songs
 from mgen.cli.info import info
 from mgen.cli.segment_bars import segment_bars
+from mgen.cli.train_filter import train_filter
 from mgen.core.errors import MgenError
 
 EXIT_INTERRUPTED = 130
@@ -58,6 +60,7 @@ app.command("segment-bars")(segment_bars)
 app.command("beatmap")(beatmap)
 app.command("info")(info)
 app.command("check")(check)
+app.command("train-filter")(train_filter)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -126,6 +129,7 @@ def run() -> None:
     if code == EXIT_INTERRUPTED:
         # what zarr and the workers were in the middle of dies at exit, and would say so
         warnings.simplefilter("ignore")
+        logging.disable()
     try:
         sys.stdout.flush()
     except (BrokenPipeError, ValueError):

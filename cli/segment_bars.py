@@ -23,9 +23,12 @@ from mgen.cli.options import (
     StoreArgument,
     resolve_stores,
 )
+from mgen.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from mgen.core.corpus import BarReport, Segmentation
+    from collections.abc import Sequence
+
+    from mgen.core.corpus import BarReport, ExportReport, Segmentation
 
 
 class Tracker(StrEnum):
@@ -36,6 +39,14 @@ class Tracker(StrEnum):
     librosa = "librosa"
 
 
+class Export(StrEnum):
+    """What a person checks beats with."""
+
+    beats = "beats"
+    audacity = "audacity"
+    click = "click"
+
+
 class Stretcher(StrEnum):
     """Who warps the bars."""
 
@@ -43,7 +54,14 @@ class Stretcher(StrEnum):
     rubberband = "rubberband"
 
 
+# what says how beats and bars are made; without any of them --export takes those that are there
+_MAKING = (
+    "tracker", "beat_model", "beats", "bpm", "offset", "jitter", "stretcher", "seed", "resume",
+)  # fmt: skip
+
+
 def segment_bars(
+    ctx: typer.Context,
     store: StoreArgument = None,
     tracker: Annotated[Tracker, typer.Option(help="Finds the beats; `mgen` ships.")] = Tracker.mgen,
     beat_model: Annotated[
@@ -66,6 +84,20 @@ def segment_bars(
     stretcher: Annotated[
         Stretcher, typer.Option(help="Warps the bars; rubberband is an extra.")
     ] = Stretcher.signalsmith,
+    export: Annotated[
+        list[Export] | None,
+        typer.Option(
+            help="Write each song's beats to check and correct: `beats` (NAME.beats: seconds, place"
+            " in the bar), `audacity` (NAME.txt: labels `bar.beat`), `click` (NAME.click.wav: the"
+            " song, 16 kHz, with clicks; downbeats higher). Give it once per kind."
+        ),
+    ] = None,
+    export_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where exports go. Else: STORE-beats beside the store.", show_default=False
+        ),
+    ] = None,
     seed: SeedOption = 0,
     device: DeviceOption = Device.auto,
     compile: CompileOption = Compile.auto,
@@ -77,7 +109,8 @@ def segment_bars(
     """Find beats and bars of every song in a store, and warp each bar to 2.048 s.
 
     Songs that have their bars are not done again. Bars made with other settings, or of songs that
-    have changed since, are only replaced with --force.
+    have changed since, are only replaced with --force. With --export and no word on how beats are
+    to be made, songs that have theirs stay as they are, and --force replaces exported files only.
 
     [bold]Examples[/bold]
 
@@ -86,6 +119,10 @@ def segment_bars(
       mgen filter song.flac -o s.zarr | mgen segment-bars --bpm 128 --offset 0.35
 
       mgen segment-bars jazz.zarr --tracker librosa --force
+
+      mgen segment-bars jazz.zarr --export audacity --export click
+
+      mgen segment-bars jazz.zarr --beats jazz-beats --force   (takes corrections back)
     """
     from mgen.core.corpus import Segmentation
 
@@ -97,8 +134,17 @@ def segment_bars(
     how.check()
     done: list[Path | str] = []
     reports: list[BarReport] = []
-    for path in resolve_stores(store):
-        reports += _segment(path, how, jobs, resume, force)
+    exported: list[ExportReport] = []
+    stores = resolve_stores(store)
+    folders = _export_folders(stores, export, export_dir)
+    told = any(_is_typed(ctx, name) for name in _MAKING)
+    for path, folder in zip(stores, folders, strict=True):
+        if export and _plan(path, export, folder, force) and not told:
+            reports += _known(path)
+        else:
+            reports += _segment(path, how, jobs, resume, force)
+        if export:
+            exported += _export(path, export, folder, force)
         done.append(path)
     counts = Counter(report.status for report in reports)
     failed = [r for r in reports if r.status == "failed"]
@@ -112,6 +158,10 @@ def segment_bars(
             for r in reports
         ],
     }  # fmt: skip
+    if export:
+        figures["exports"] = [
+            {"song": r.song, "name": r.name, "kind": r.kind, "path": str(r.path)} for r in exported
+        ]
     output.result(done, figures, as_json)
     if failed:
         raise typer.Exit(1)
@@ -145,4 +195,65 @@ def _segment(
         f"{path}: {counts['done']} songs segmented, {counts['known']} known;"
         f" {bars} bars, {valid} fit to learn from"
     )
+    return reports
+
+
+# exports
+
+
+def _is_typed(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
+def _export_folders(
+    stores: Sequence[Path | str], kinds: Sequence[Export] | None, given: Path | None
+) -> list[Path]:
+    """Where the exports of each store go; two never share a folder."""
+    from mgen.core.corpus import exports_folder
+
+    if given is not None and not kinds:
+        raise UsageError("--export-dir says where exports go; say with --export what to write")
+    folders = [given.expanduser() if given else exports_folder(store) for store in stores]
+    if kinds and len(set(folders)) < len(folders):
+        raise UsageError(
+            f"{len(stores)} stores would be exported to {folders[0]}; export one after the other"
+        )
+    return folders
+
+
+def _plan(path: Path | str, kinds: Sequence[Export], folder: Path, force: bool) -> bool:
+    """Refuse what is in the way before hours of work; says whether the store has its bars."""
+    from mgen.core.corpus import is_segmented, plan_exports
+    from mgen.core.store import Store
+
+    with Store.open(path) as store:
+        plan_exports(store, [kind.value for kind in kinds], folder, force=force)
+        return is_segmented(store)
+
+
+def _known(path: Path | str) -> list[BarReport]:
+    from mgen.core.corpus import known_songs
+    from mgen.core.store import Store
+
+    with Store.open(path) as store:
+        made = store.need("beats").state.provenance
+        output.say(f"{path}: beats as they are (made by `{made.command or 'the library'}`)")
+        return list(known_songs(store))
+
+
+def _export(
+    path: Path | str, kinds: Sequence[Export], folder: Path, force: bool
+) -> list[ExportReport]:
+    from mgen.core.corpus import export_songs
+    from mgen.core.store import Store
+
+    reports: list[ExportReport] = []
+    with Store.open(path) as store:
+        total = len(kinds) * sum(song.kept for song in store.songs())
+        with output.progress(total, "export", "file") as bar:
+            for report in export_songs(store, [k.value for k in kinds], folder, force=force):
+                bar.update()
+                output.say(f"wrote {report.path}")
+                reports.append(report)
     return reports

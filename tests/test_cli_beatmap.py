@@ -223,7 +223,7 @@ def test_a_store_through_the_pipe(make_song, run, tmp_path, capfd):
 
     make_song("songs/one.wav", duration_s=16.0)
     store = tmp_path / "s.zarr"
-    assert app.main(["filter", str(tmp_path / "songs"), "-o", str(store)]) == 0
+    assert app.main(["filter", "--threshold", "0", str(tmp_path / "songs"), "-o", str(store)]) == 0
     assert app.main(["segment-bars", str(store)]) == 0
     code, out, _ = run(store, *HARD, "--seed", 3)
     assert code == 0

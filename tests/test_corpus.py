@@ -154,11 +154,6 @@ def test_reading_anew_never_drops_songs_unasked(store: Store, make_song: MakeSon
     assert check(store, deep=True) == []
 
 
-def test_there_is_no_judge_yet(store: Store, make_song: MakeSong) -> None:
-    with pytest.raises(UsageError, match="no quality judge"):
-        list(filter_songs(store, [make_song()], threshold=0.5))
-
-
 def test_a_long_song_is_never_in_memory_at_once(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
     with soundfile.SoundFile(path, "w", 8000, 1, "PCM_U8") as file:

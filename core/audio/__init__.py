@@ -18,7 +18,7 @@ from mgen.core.audio.reading import (
     stream_audio,
     stream_mono,
 )
-from mgen.core.audio.writing import write_audio
+from mgen.core.audio.writing import write_audio, write_wav
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -37,4 +37,5 @@ __all__ = [
     "stream_audio",
     "stream_mono",
     "write_audio",
+    "write_wav",
 ]

@@ -6,9 +6,11 @@ import errno
 import os
 import secrets
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from mgen.core.audio.reading import Audio
 from mgen.core.errors import AudioError, UsageError
@@ -63,36 +65,68 @@ def write_audio(
     subtype = subtype or soundfile.default_subtype(container)
     if not soundfile.check_format(container, subtype):
         raise UsageError(f"{path}: {container} cannot hold {subtype}; choose another format")
+    blocks = (
+        np.ascontiguousarray(samples_CN[:, start : start + _BLOCK].T)
+        for start in range(0, samples_CN.shape[1], _BLOCK)
+    )
+    _write(path, blocks, audio.rate, len(samples_CN), container, subtype)
+
+
+def write_wav(path: str | Path, blocks: Iterable[npt.NDArray[np.int16]], rate: int) -> None:
+    """Write mono samples as they come, as 16-bit WAV, under a temporary name that is then renamed.
+
+    Parameters
+    ----------
+    path
+        Where to; an existing file is replaced (asking for `--force` is the caller's business).
+    blocks
+        Samples (n,) int16, stored as they are; only one block is in memory at a time.
+    rate
+        Hz.
+
+    Raises
+    ------
+    OSError
+        If the folder is missing or read-only, or the disk is full.
+    """
+    _write(Path(path), blocks, rate, 1, "WAV", "PCM_16")
+
+
+def _write(
+    path: Path, blocks: Iterable[np.ndarray], rate: int, channels: int, container: str, subtype: str
+) -> None:
     # the ending stays last: libsndfile is given the format, other programs go by the name
     part = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         with open(part, "xb"):  # the system's own error, with the name, if it may not be made
             pass
-        _encode(part, path, samples_CN, audio.rate, container, subtype)
+        _encode(part, path, blocks, rate, channels, container, subtype)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
 def _encode(
-    part: Path, path: Path, samples_CN: np.ndarray, rate: int, container: str, subtype: str
-) -> None:
+    part: Path, path: Path, blocks: Iterable[np.ndarray], rate: int, channels: int, container: str,
+    subtype: str,
+) -> None:  # fmt: skip
     import soundfile
 
     try:
         file = soundfile.SoundFile(
-            part, "w", samplerate=rate, channels=len(samples_CN), format=container, subtype=subtype
+            part, "w", samplerate=rate, channels=channels, format=container, subtype=subtype
         )
     except soundfile.LibsndfileError as error:
         raise UsageError(
-            f"{path}: {container} {subtype} cannot hold {len(samples_CN)} channels at {rate} Hz;"
+            f"{path}: {container} {subtype} cannot hold {channels} channels at {rate} Hz;"
             " choose another format"
         ) from error
+    block = np.empty(0)
     try:
         with file:
-            for start in range(0, samples_CN.shape[1], _BLOCK):
-                file.write(np.ascontiguousarray(samples_CN[:, start : start + _BLOCK].T))
+            for block in blocks:
+                file.write(block)
     except (soundfile.LibsndfileError, AssertionError) as error:  # a short write is an assert
-        full = shutil.disk_usage(part.parent).free < samples_CN.nbytes
+        full = shutil.disk_usage(part.parent).free < max(block.nbytes, 1 << 20)
         code = errno.ENOSPC if full else errno.EIO
         raise OSError(code, os.strerror(code), os.fspath(path)) from error

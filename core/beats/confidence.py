@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from mgen.core.beats.features import FPS
+
 Array = npt.NDArray[np.float64]
 
 REACH = 8
@@ -12,6 +14,7 @@ REACH = 8
 ENOUGH = 8
 """Beats from which a regular row of attacks is no accident; fewer count for less."""
 _NOISE, _CLEAR = 0.4, 0.8
+BEAT_ODDS = 8.0
 
 
 def beat_confidence(level_TK: Array, frames_n: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
@@ -51,3 +54,23 @@ def _median_around(x: Array) -> Array:
     padded = np.pad(x, reach, mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
     return np.asarray(np.median(windows, axis=1))
+
+
+def posterior_confidence(
+    beat_T: Array, audible_T: Array, frames_n: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Confidence of each beat (n,), 0..1, from a network's beat logits (T,).
+
+    The median probability within 60 ms of the eight beats on either side: one that the network
+    heard clearly among many that it did not is no pulse. Its training weighs a beat `BEAT_ODDS`
+    times, which is taken back. 0 where nothing begins within a second (`audible_T`, onsets).
+    """
+    n, n_frames = len(frames_n), len(beat_T)
+    if n < 2 or n_frames == 0:
+        return np.zeros(n, np.float32)
+    near = np.clip(frames_n[:, None] + np.arange(-6, 7)[None, :], 0, n_frames - 1)
+    odds_n = np.exp(beat_T[near].max(axis=1)) / BEAT_ODDS
+    heard_n = _median_around(odds_n / (1.0 + odds_n))
+    second = np.clip(frames_n[:, None] + np.arange(-FPS, FPS + 1, 5)[None, :], 0, n_frames - 1)
+    heard_n *= audible_T[second].max(axis=1) > 0.0
+    return (min(1.0, n / ENOUGH) * heard_n).astype(np.float32)

@@ -7,7 +7,7 @@ M mel bands.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ FPS = 100
 SLOW_FPS = 20
 _CHROMA_N_FFT = 2048
 BLOCK_S = 60.0
+PEAK, MAX_GAIN = 0.9, 10.0 ** (30 / 20)
 BAND_LIMITS_HZ = (200.0, 2000.0)
 """Between kick and bass, snare and voice, hats and cymbals."""
 
@@ -104,6 +105,19 @@ def blocks(samples_N: Samples, rate: int, to_rate: int) -> Iterator[FloatArray]:
             yield block
 
 
+def level_gain(samples_N: Samples, rate: int) -> np.float32:
+    """Gain that brings a song's peak to 0.9: a quiet master is the same music. At most 30 dB, so
+    that the noise of a silent recording stays noise.
+
+    Raises
+    ------
+    AudioError
+        If the samples cannot be used; see `blocks`.
+    """
+    peak = max((float(np.abs(block).max()) for block in blocks(samples_N, rate, rate)), default=0.0)
+    return np.float32(min(PEAK / max(peak, 1e-9), MAX_GAIN))
+
+
 class Framer:
     """Hands out the stretches that give whole frames, centred as if all samples came at once.
 
@@ -148,8 +162,11 @@ def framed(
         yield ready
 
 
-def extract(samples_N: Samples, rate: int) -> Features:
-    """Compute the features of a song, block by block.
+def extract(
+    samples_N: Samples, rate: int, on_mel: Callable[[FloatArray], None] | None = None
+) -> Features:
+    """Compute the features of a song, block by block; `on_mel` is handed the log-mel (t, 80) of
+    each as it comes (kernels.log_mel's ONSETS).
 
     Raises
     ------
@@ -175,6 +192,8 @@ def extract(samples_N: Samples, rate: int) -> Features:
         if len(fast_x):
             mel_1TM = torch.cat([before, log_mel(torch.from_numpy(fast_x)[None], spec)], dim=1)
             onsets.add(onset_strength_bands(mel_1TM, edges, lag)[0, lag:].numpy())
+            if on_mel is not None:
+                on_mel(mel_1TM[0, lag:].numpy())
             mels.add(mel_1TM[0, lag:].numpy().reshape(-1, spec.n_mels // 4, 4).mean(-1))
             before = mel_1TM[:, -lag:].clone()
         if len(slow_x):
@@ -183,7 +202,9 @@ def extract(samples_N: Samples, rate: int) -> Features:
             basses.add(bass)
 
     with torch.inference_mode():
+        gain = level_gain(samples_N, rate)
         for block in blocks(samples_N, rate, RATE):
+            block *= gain
             take(fast.push(block), slow.push(block))
         take(fast.flush(), slow.flush())
     per_slow = FPS // SLOW_FPS

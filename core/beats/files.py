@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,28 @@ MAX_BYTES = 64 * 2**20
 _TIME_NAMES = ("time_s", "time", "start", "seconds", "onset")
 _BEAT_NAMES = ("beat_in_bar", "beat", "position", "beat_position", "label")
 _DOWNBEAT_WORDS = frozenset({"1", "d", "db", "downbeat", "bar"})
+# what `exports` writes of a song without beats: a comment, or one label
+_NO_BEATS = re.compile(r"(?:#|0\.0+\t0\.0+\t)\s*no beats")
+_BAR_AND_BEAT = re.compile(r"\d+\.([1-9]\d*)")
 
 Row = tuple[float, int]
 
 
-def read_beats(path: Path | str) -> Beats:
+def read_beats(path: Path | str, *, least: int = 2) -> Beats:
     """Beats from a file, by what is in it rather than by its name.
 
     Understood: columns `time [beat_in_bar]` parted by tabs, spaces, commas or semicolons; a CSV
-    with a header (`time_s,beat_in_bar`); three columns `start end label` (Audacity); JSON as a list
-    of times, of `[time, beat]`, of objects, or as `{"beats": [...], "downbeats": [...]}`. Beats
-    without a place in the bar get 0.
+    with a header (`time_s,beat_in_bar`); three columns `start end label` (Audacity), where a label
+    is a place in the bar or, as exported, `bar.place`; JSON as a list of times, of `[time, beat]`,
+    of objects, or as `{"beats": [...], "downbeats": [...]}`. Beats without a place in the bar get
+    0. Only a file that says `no beats`, as exports do, gives none.
+
+    Parameters
+    ----------
+    path
+        The file.
+    least
+        Fewer beats than this are refused: who writes a file by hand has more to say than one beat.
 
     Raises
     ------
@@ -45,11 +57,13 @@ def read_beats(path: Path | str) -> Beats:
     """
     path = Path(path)
     text = _read_text(path)
+    if _NO_BEATS.fullmatch(text.strip()):
+        return Beats(np.empty(0), np.empty(0, np.int8), np.empty(0, np.float32))
     if text.lstrip().startswith(("[", "{")):
         rows = _from_json(path, text)
     else:
         rows = _from_columns(path, text)
-    return _checked(path, rows)
+    return _checked(path, rows, least)
 
 
 def _read_text(path: Path) -> str:
@@ -95,11 +109,13 @@ def _from_columns(path: Path, text: str) -> list[Row]:
             )
         is_label = not headed and len(cells) >= 3
         at = 2 if is_label else beat_at
-        beat = _beat_in_bar(cells[at]) if 0 <= at < len(cells) else 0
+        cell = cells[at] if 0 <= at < len(cells) else ""
+        numbered = _BAR_AND_BEAT.fullmatch(cell) if is_label else None
+        beat = _beat_in_bar(numbered[1] if numbered else cell)
         if beat is None:
             if not is_label:
                 raise InputError(
-                    f"{path}: line {number} has '{cells[at]}' as its beat in the bar;"
+                    f"{path}: line {number} has '{cell}' as its beat in the bar;"
                     f" write 1 for a downbeat, up to {MAX_BEAT_IN_BAR}, 0 where unknown"
                 )
             beat = 0
@@ -207,9 +223,10 @@ def _json_row(path: Path, index: int, item: Any) -> Row:
     return number, place
 
 
-def _checked(path: Path, rows: list[Row]) -> Beats:
-    if len(rows) < 2:
-        raise InputError(f"{path}: {len(rows)} beats; at least two are needed")
+def _checked(path: Path, rows: list[Row], least: int) -> Beats:
+    if len(rows) < least:
+        few = {1: "one is", 2: "two are"}.get(least, f"{least} are")
+        raise InputError(f"{path}: {len(rows)} beats; at least {few} needed")
     for index, (time, _) in enumerate(rows, 1):
         if not math.isfinite(time) or time < 0:
             raise InputError(f"{path}: beat {index} is at {time:g} s; times start at 0 seconds")

@@ -35,14 +35,23 @@ class MeterSettings:
     bass: float = 1.2
     timbre: float = 0.1
     repeat: float = 0.7
+    heard: float = 1.0
+    learned: float = 0.0
     new_meter_cost: float = 20.0
     cut_bar_cost: float = 18.0
     # per beat, in the order of METERS
     prior: tuple[float, ...] = (-0.5, -0.15, 0.0, -0.5, -0.4, -0.5)
 
 
+WITH_NETWORK = MeterSettings(heard=0.5, learned=0.5)
+"""Where a network's downbeats are there as well."""
+
+
 def place_beats(
-    time_s: Array, features: Features, settings: MeterSettings | None = None
+    time_s: Array,
+    features: Features,
+    settings: MeterSettings | None = None,
+    learned_n: Array | None = None,
 ) -> npt.NDArray[np.int8]:
     """Place of every beat in its bar, from 1.
 
@@ -53,13 +62,17 @@ def place_beats(
     features
         The song's features.
     settings
-        Weights and costs; the defaults are what ships.
+        Weights and costs; the defaults are for the cues alone.
+    learned_n
+        A network's downbeat logit at each beat (n,), if there is one.
     """
     settings = settings or MeterSettings()
     n = len(time_s)
     if n < 3:
         return (np.arange(n) % 4 + 1).astype(np.int8)
-    evidence_n = downbeat_evidence(time_s, features, settings)
+    evidence_n = settings.heard * downbeat_evidence(time_s, features, settings)
+    if learned_n is not None:
+        evidence_n += settings.learned * np.clip(learned_n - np.median(learned_n), -6.0, 6.0)
     repeat_nR = repetition(time_s, features) * settings.repeat
     return _viterbi(evidence_n, repeat_nR, settings)
 

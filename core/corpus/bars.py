@@ -22,6 +22,7 @@ from mgen.core.bars import (
     warp_bar,
 )
 from mgen.core.beats import TRACKERS, Beats, fixed_beats, read_beats, track_beats, tracker_id
+from mgen.core.corpus.files import beats_files
 from mgen.core.corpus.songs import to_int16
 from mgen.core.errors import AudioError, InputNotFoundError, UsageError
 from mgen.core.parallel import SerialExecutor, in_order
@@ -198,7 +199,10 @@ def segment_songs(
     Raises
     ------
     UsageError, InputNotFoundError
-        As `Segmentation.check`; or if one file of beats is given for several songs.
+        As `Segmentation.check`; or if one file of beats is given for several songs, or a folder
+        has none for a song, or two that differ.
+    InputError
+        If a file of beats cannot be read; the store is as it was.
     StaleError
         If beats or bars were made from songs that have changed since, without `force`.
     StoreError
@@ -207,7 +211,7 @@ def segment_songs(
     how.check()
     songs = store.songs()
     store.need("songs")
-    files = _beats_files(how, songs)
+    files = beats_files(how.beats_path, songs) if how.beats_path is not None else {}
     made_beats, made_bars = how.beats_provenance(command), how.bars_provenance(command)
     anew = force or not resume
     if anew:  # what is made of the beats goes first: nothing is stale if this is where it ends
@@ -215,7 +219,7 @@ def segment_songs(
     beats_layer = store.begin("beats", made_beats, anew=anew)
     bars_layer = store.begin("bars", made_bars)
     done, have_beats = bars_layer.length(), beats_layer.length()
-    yield from _known(store, songs[:done])
+    yield from known_songs(store)
     tasks = (
         _BarTask(
             location=store.location, song=song, how=how, beats_file=files.get(song.index),
@@ -232,31 +236,9 @@ def segment_songs(
         yield _bar_report(task.song, made)
 
 
-def _beats_files(how: Segmentation, songs: Sequence[SongRow]) -> dict[int, Path]:
-    """Which file of beats belongs to which song."""
-    path, kept = how.beats_path, [song for song in songs if song.kept]
-    if path is None:
-        return {}
-    if not path.is_dir():
-        if len(kept) > 1:
-            raise UsageError(
-                f"{path}: one file of beats, but the store holds {len(kept)} songs; give a folder"
-                " with a file per song, named as the song"
-            )
-        return {song.index: path for song in kept}
-    found: dict[int, Path] = {}
-    endings = (".beats", ".beats.csv", ".beats.tsv", ".beats.json", ".tsv", ".csv", ".json", ".txt")
-    for song in kept:
-        names = [path / f"{song.name}{ending}" for ending in endings]
-        file = next((name for name in names if name.is_file()), None)
-        if file is None:
-            raise UsageError(f"{path}: no beats for song '{song.name}'; add {names[0].name}")
-        found[song.index] = file
-    return found
-
-
-def _known(store: Store, songs: Sequence[SongRow]) -> Iterator[BarReport]:
-    for song in songs:
+def known_songs(store: Store) -> Iterator[BarReport]:
+    """Report the songs that have their bars, as `segment_songs` does before it makes more."""
+    for song in store.songs()[: store.need("bars").length()]:
         if not song.kept:
             yield _skipped(song)
             continue
@@ -324,7 +306,7 @@ def _find_beats(task: _BarTask, store: Store) -> Beats:
         stored = store.beats(song.index)
         return Beats(stored.time_s - song.start_s, stored.beat_in_bar, stored.confidence)
     if task.beats_file is not None:
-        given = read_beats(task.beats_file)
+        given = read_beats(task.beats_file, least=1)
         inside = (given.time_s >= 0) & (given.time_s <= song.duration_s)
         return Beats(given.time_s[inside], given.beat_in_bar[inside], given.confidence[inside])
     if how.bpm is not None:

@@ -257,25 +257,48 @@ class Store:
         start, stop = self._span(layer, "offset", self.song(song).index)
         return SongPcm(layer, start, stop)
 
+    def quality_curve(self, song: int) -> npt.NDArray[np.float32]:
+        """A song's smoothed probabilities, one per window of 4.96 s; empty until judged."""
+        layer = self.need("songs")
+        start, stop = self._span(layer, "quality_offset", self.song(song).index)
+        return layer.read("quality_curve", start, stop)
+
     def append_song(
-        self, row: SongRow, pcm_blocks: Iterable[npt.NDArray[np.int16]], provenance: Provenance
-    ) -> int:
+        self, row: SongRow, pcm_blocks: Iterable[npt.NDArray[np.int16]], provenance: Provenance,
+        curve_W: npt.ArrayLike = (),
+    ) -> int:  # fmt: skip
         """Append one song, its samples block by block, and publish it; returns its row.
 
-        A rejected song (`kept` false) has no blocks. `row.n_samples` is counted here.
+        A rejected song (`kept` false) has no blocks. `row.n_samples` is counted here. `curve_W`
+        is its quality over time.
+        """
+        return self.append_songs([(row, pcm_blocks, curve_W)], provenance)[0]
+
+    def append_songs(
+        self,
+        songs: Iterable[tuple[SongRow, Iterable[npt.NDArray[np.int16]], npt.ArrayLike]],
+        provenance: Provenance,
+    ) -> list[int]:
+        """Append rows that belong together (clips of one source), and publish them at once.
+
+        Each is a row, its blocks and its curve, as `append_song` takes them; returns the rows.
         """
         layer = self._need_or_create("songs", provenance)
+        first = layer.length()
         with self._appending(layer):
-            digest = rows_digest(layer.spec, {"start_s": np.array([row.start_s])})
-            n_samples = layer.append_blocks("pcm", pcm_blocks, digest)
-            for name in _SONG_FIELDS:
-                value = n_samples if name == "n_samples" else getattr(row, name)
-                layer.append(name, [value])
-            layer.append("offset", [layer.last_edge("samples")])
-            layer.append("quality_offset", [layer.last_edge("windows")])
-            self._publish(layer, digest.digest(), provenance)
+            for row, pcm_blocks, curve_W in songs:
+                digest = rows_digest(layer.spec, {"start_s": np.array([row.start_s])})
+                n_samples = layer.append_blocks("pcm", pcm_blocks, digest)
+                for name in _SONG_FIELDS:
+                    value = n_samples if name == "n_samples" else getattr(row, name)
+                    layer.append(name, [value])
+                layer.append("quality_curve", curve_W)
+                layer.append("offset", [layer.last_edge("samples")])
+                layer.append("quality_offset", [layer.last_edge("windows")])
+                layer.append("digest", np.frombuffer(digest.digest(), np.uint8)[None])
+            layer.publish(provenance, {})
         self._songs = None
-        return layer.length() - 1
+        return list(range(first, layer.length()))
 
     # beats and bars
 
