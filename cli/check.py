@@ -84,6 +84,6 @@ def _check_map(path: Path | str) -> list[dict[str, Any]]:
         found.append(
             {"path": str(path), "difficulty": f.difficulty, "rule": f.rule,
              "severity": f.severity, "beat": f.beat, "time_s": f.time_s, "message": f.message,
-             "text": f"{path}: {f.severity}: {place}: {f.rule}: {f.message}"}
+             "text": ": ".join(x for x in (str(path), f.severity, place, f.rule, f.message) if x)}
         )  # fmt: skip
     return found
