@@ -54,3 +54,15 @@ def make_song(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run in an empty folder, with no store around and no pipe on stdin."""
+    from mgen.cli import options
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("MGEN_STORE", raising=False)
+    monkeypatch.setattr(options, "stdin_is_pipe", lambda: False)
+    return tmp_path / "here"

@@ -28,17 +28,9 @@ from mgen.core.store import Store, check
 from mgen.core.store.layer import Layer
 
 MakeSong = Callable[..., Path]
+pytestmark = pytest.mark.usefixtures("here")
+
 ALL = ("--threshold", "0")  # clicks and noise are no music
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Run in an empty folder, with no store around and no pipe on stdin."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.delenv("MGEN_STORE", raising=False)
-    monkeypatch.setattr(options, "stdin_is_pipe", lambda: False)
-    return tmp_path / "here"
 
 
 @pytest.fixture

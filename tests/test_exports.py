@@ -15,7 +15,6 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgen.cli import options
 from mgen.cli.app import main
 from mgen.core.beats import Beats, read_beats
 from mgen.core.beats.exports import beats_text, labels_text, mix_clicks
@@ -369,15 +368,6 @@ def test_bad_beats_cost_the_store_nothing(store: Store, tmp_path: Path) -> None:
 
 
 # the command
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.delenv("MGEN_STORE", raising=False)
-    monkeypatch.setattr(options, "stdin_is_pipe", lambda: False)
-    return tmp_path / "here"
 
 
 @pytest.fixture

@@ -84,19 +84,22 @@ class Heard:
     duration_s: float
 
 
-def hear(samples_N: npt.ArrayLike, rate: int, timing: Timing) -> Heard:
+def hear(
+    samples_N: npt.ArrayLike, rate: int, timing: Timing, *, attacks: Attacks | None = None
+) -> Heard:
     """Find what begins in a mono signal and put it on the grid of its timing.
 
     Onsets are peaks of the three-band flux that stand out from their surroundings (after SuperFlux,
     Böck and Widmer 2013); each goes to the slot with the least cost of distance and rarity, one
-    event per slot. Silence gives a `Heard` without events.
+    event per slot. Silence gives a `Heard` without events. `attacks` are those of the same samples,
+    where they are known already.
 
     Raises
     ------
     AudioError
         If the samples are not one channel of finite numbers.
     """
-    attacks = listen(samples_N, rate)
+    attacks = attacks or listen(samples_N, rate)
     clock = timing.time_map()
     frame_E, strength_T, bands_TB = _pick(attacks)
     time_E = _refined(strength_T, frame_E) - LATENCY_S

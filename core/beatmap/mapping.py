@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mgen.core.audio import read_mono, read_tags, require_usable
-from mgen.core.beatmap.attacks import RATE
+from mgen.core.beatmap.attacks import RATE, listen
 from mgen.core.beatmap.chart import SLOTS_PER_BEAT, BeatMap, BpmChange, Chart, Difficulty
 from mgen.core.beatmap.song import Lead, PackedSong, pack_song, plan_lead
 from mgen.core.beats import track_beats
@@ -110,9 +110,10 @@ def map_song(
     beats = source.beats
     if beats is None and bpm is None:  # they tell a tempo that drifts from one that is constant
         beats = track_beats(samples_N, rate)
-    timing = fit_timing(samples_N, rate, beats=beats, bpm=bpm, offset_s=offset_s)
+    attacks = listen(samples_N, rate)
+    timing = fit_timing(samples_N, rate, beats=beats, bpm=bpm, offset_s=offset_s, attacks=attacks)
     yield "listening"
-    heard = hear(samples_N, rate, timing)
+    heard = hear(samples_N, rate, timing, attacks=attacks)
     lead = plan_lead(timing, _opening_s(heard, timing))
     names = _names(source)
     with ThreadPoolExecutor(1) as background:
@@ -166,9 +167,11 @@ def map_part(
         )
     yield "listening"
     tempo = kept[requests[0].difficulty].bpm_changes
-    fitted = fit_timing(samples_N, RATE, bpm=old.bpm, offset_s=0.0)  # for the beats of a bar
+    attacks = listen(samples_N, RATE)
+    # for the beats of a bar
+    fitted = fit_timing(samples_N, RATE, bpm=old.bpm, offset_s=0.0, attacks=attacks)
     timing = replace(fitted, changes=tempo, confidence=1.0)
-    heard = hear(samples_N, RATE, timing)
+    heard = hear(samples_N, RATE, timing, attacks=attacks)
     yield "charts"
     clock = timing.time_map()
     span = (clock.to_beats(part.from_s), clock.to_beats(part.to_s))

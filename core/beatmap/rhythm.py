@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mgen.core.beatmap import pulse as p
-from mgen.core.beatmap.attacks import FPS, listen
+from mgen.core.beatmap.attacks import FPS, Attacks, listen
 from mgen.core.beatmap.chart import BpmChange, TimeMap
 from mgen.core.beats import Beats
 from mgen.core.errors import UsageError
@@ -86,6 +86,7 @@ def fit_timing(
     beats: Beats | None = None,
     bpm: float | None = None,
     offset_s: float | None = None,
+    attacks: Attacks | None = None,
 ) -> Timing:
     """Fit tempo, phase and bar of a song.
 
@@ -102,6 +103,8 @@ def fit_timing(
         A tempo that a person gives: only phase and bar are fitted. No changes are made.
     offset_s
         Second of a downbeat that a person gives: kept, folded into the first bar.
+    attacks
+        Those of the same samples, where they are known already.
 
     Returns
     -------
@@ -116,7 +119,7 @@ def fit_timing(
         If the samples are not one channel of finite numbers.
     """
     _check_given(bpm, offset_s)
-    pulse = p.find_pulse(listen(samples_N, rate))
+    pulse = p.find_pulse(attacks or listen(samples_N, rate))
     if len(pulse.time_s_E) < MIN_PEAKS:
         return _default(bpm, offset_s)
     tempo = bpm if bpm is not None else _fit_bpm(pulse)

@@ -28,7 +28,6 @@ from mgen.core.errors import InputError, InputNotFoundError
 KIND = "beat-tracker"
 FORMAT = 1
 MELS_PER_FRAME = 2
-OUT_FPS = 50
 BLOCK_U = 6000
 """Output frames computed at once: two minutes."""
 
