@@ -1,6 +1,6 @@
-"""Fit the two linear scorers of core/beatmap/pulse.py and write core/beatmap/rhythm_weights.py.
+"""Fit the two linear scorers of core/beats/pulse.py and write core/beats/rhythm_weights.py.
 
-    python examples/fit_rhythm.py DATA [--out core/beatmap/rhythm_weights.py] \
+    python examples/fit_rhythm.py DATA [--out core/beats/rhythm_weights.py] \
         [--soundfont FluidR3_GM.sf2 --soundfont TimGM6mb.sf2]
 
 DATA holds manifest.csv, NAME.beats.csv beside the audio, and midi/index.csv. Only songs of the
@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from evaluate_tempo import Song, annotated_songs, cut_s, load_cropped
 
-from mgen.core.beatmap import pulse as p
-from mgen.core.beatmap.attacks import listen
+from mgen.core.beats import pulse as p
+from mgen.core.beats.attacks import listen
 
 LEVEL_L2, BAR_L2 = 0.003, 0.01
 METER_BIAS = 0.6
@@ -136,7 +136,7 @@ def module_text(levels: list, bars: list) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("core/beatmap/rhythm_weights.py"))
+    parser.add_argument("--out", type=Path, default=Path("core/beats/rhythm_weights.py"))
     parser.add_argument("--soundfont", type=Path, action="append", default=[])
     arguments = parser.parse_args()
     torch.set_num_threads(1)

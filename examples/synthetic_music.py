@@ -1,7 +1,8 @@
-"""Music made of simple waves, for the judge's good examples: chiptunes, synthesisers, fuzz guitars.
+"""Music made of simple waves, for the judge's good examples: chiptunes, synths, fuzz, ambience.
 
-What is rough on purpose (pulse waves, noise drums, distortion) must not be taken for a defect, and
-few free songs sound like that. Each seed is one piece; nothing is sampled from a recording.
+What is rough on purpose (pulse waves, noise drums, distortion, drifting pads, wind) must not be
+taken for a defect, and few free songs sound like that. Each seed is one piece; nothing is sampled
+from a recording.
 """
 
 from __future__ import annotations
@@ -43,11 +44,48 @@ def _drum(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
     return noise * np.exp(-t * (18 if kind == "snare" else 60)) * (0.8 if kind == "snare" else 0.4)
 
 
+def _ambience(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Slow pads, each voice drifting in pitch by itself, a bed of wind, a long echo."""
+    from scipy.signal import butter, fftconvolve, sosfilt
+
+    t = np.arange(n) / RATE
+    out = np.zeros(n)
+    scale, root = _SCALES[rng.integers(len(_SCALES))], 55 * 2 ** (rng.integers(0, 12) / 12)
+    fall = rng.uniform(0.7, 2.0)
+    for _ in range(int(rng.integers(4, 14))):
+        octave = 12 * rng.integers(0, 4)
+        hz = root * 2 ** ((scale[rng.integers(len(scale))] + octave) / 12)
+        drift = rng.uniform(0, 0.006) * np.sin(2 * np.pi * (rng.uniform(0.1, 5) * t + rng.random()))
+        phase = 2 * np.pi * hz * np.cumsum(1 + drift) / RATE
+        partials = range(1, 1 + min(20, int(5500 // hz)))
+        voice = sum(k**-fall * np.sin(k * phase + rng.uniform(0, 6)) for k in partials)
+        start, length = rng.uniform(-2, n / RATE - 3), rng.uniform(4, 12)
+        out += (
+            voice
+            * np.clip(np.sin(np.pi * (t - start) / length), 0, None)
+            * ((t > start) & (t < start + length))
+        )
+    out /= max(1e-9, float(np.std(out)))
+    if rng.random() < 0.7:
+        low = rng.uniform(100, 1500)
+        band = butter(1, [low, low * rng.uniform(1.5, 5)], "bandpass", fs=RATE, output="sos")
+        wind = sosfilt(band, rng.standard_normal(n))
+        wind *= 1 + 0.8 * np.sin(2 * np.pi * (rng.uniform(0.05, 0.4) * t + rng.random()))
+        out += wind / np.std(wind) * 10 ** (rng.uniform(-30, -6) / 20)
+    room = np.arange(3 * RATE)
+    tail = rng.standard_normal(len(room)) * np.exp(-room / (rng.uniform(0.3, 1.0) * RATE))
+    wet = fftconvolve(out, tail)[:n]
+    return out + wet / max(1e-9, float(np.std(wet))) * rng.uniform(0.1, 1.0)
+
+
 def synthesise(seed: int, seconds: float = 20.0) -> np.ndarray:
     """One piece, (N,) float32 at 16 kHz."""
     from scipy.signal import butter, resample_poly, sosfilt
 
     rng = np.random.default_rng([20, seed])
+    if rng.random() < 0.3:
+        drifting = _ambience(int(seconds * RATE), rng)
+        return (0.7 * drifting / np.abs(drifting).max()).astype(np.float32)
     step = int(60 / rng.uniform(80, 180) / 4 * RATE * _INNER)
     out = np.zeros(int(seconds * RATE * _INNER) + 8 * step)
     root, scale = 110 * 2 ** (rng.integers(0, 12) / 12), _SCALES[rng.integers(len(_SCALES))]

@@ -35,10 +35,12 @@ from mgen.core.quality import (
     shipped_judge,
     smooth_curve,
     stretches,
+    weigh,
     window_features,
 )
 from mgen.core.quality.features import RATE, STATISTICS, WINDOW_S, WINDOW_SAMPLES, WINDOW_STEP
 from mgen.core.quality.judge import CONFIG, WEIGHTS
+from mgen.core.quality.traces import N_TRACES
 from mgen.core.quality.training import (
     cross_validate,
     fit,
@@ -111,8 +113,8 @@ def test_features_are_those_of_a_plain_float64_reference() -> None:
          stats.kurtosis(x)]
         for x, energy in rows
     ]  # fmt: skip
-    found = window_features(sound[None]).reshape(40, 8)
-    assert N_FEATURES == 320
+    found = window_features(sound[None])[0, :320].reshape(40, 8)
+    assert N_FEATURES == 320 + N_TRACES
     assert len(STATISTICS) == 8
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=5e-3)
 
@@ -149,7 +151,7 @@ def test_how_many_windows_a_song_has(seconds: float, windows: int) -> None:
     meter = QualityMeter()
     meter.push(noise(seconds))
     features, loud = meter.finish()
-    assert features.shape == (windows, 320)
+    assert features.shape == (windows, N_FEATURES)
     assert np.isfinite(features).all()
     assert loud.all()
 
@@ -185,7 +187,7 @@ def test_our_trees_are_scikit_learns() -> None:
 
 
 def test_leaning_multiplies_the_odds(forest: Forest) -> None:
-    p = lean(forest, 3.0).predict(np.zeros((1, 320), np.float32))[0]
+    p = lean(forest, 3.0).predict(np.zeros((1, N_FEATURES), np.float32))[0]
     assert p / (1 - p) == pytest.approx(3 * 0.7 / 0.3, rel=1e-5)
 
 
@@ -271,7 +273,9 @@ def test_senseless_screenings_are_refused(wrong: dict[str, float]) -> None:
 
 def test_a_judge_comes_back_as_it_was(judge_folder: Path, forest: Forest) -> None:
     judge = load_judge(judge_folder)
-    assert judge.probabilities(np.zeros((3, 320), np.float32)).tolist() == pytest.approx([0.7] * 3)
+    assert judge.probabilities(np.zeros((3, N_FEATURES), np.float32)).tolist() == pytest.approx(
+        [0.7] * 3
+    )
     again = save_judge(judge_folder.with_name("two"), forest)
     assert again.id == judge.id
     assert (judge_folder / WEIGHTS).read_bytes() == (
@@ -296,6 +300,15 @@ def test_another_feature_specification_is_refused(judge_folder: Path) -> None:
     with pytest.raises(InputError, match=r"bands 35, here 39.*train-filter") as caught:
         load_judge(judge_folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_judge_of_the_first_specification_is_refused(judge_folder: Path) -> None:
+    config = json.loads((judge_folder / CONFIG).read_text())
+    for name in ("version", "traces", "traces_version", "traces_hz"):
+        del config["features"][name]
+    (judge_folder / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"version null, here 2.*train-filter"):
+        load_judge(judge_folder)
 
 
 def spoil_config(**changes: Any) -> Callable[[Path], object]:
@@ -329,7 +342,7 @@ def spoil_array(name: str, value: np.ndarray) -> Callable[[Path], object]:
         (lambda f: (f / WEIGHTS).write_bytes(b""), "damaged"),
         (spoil_array("more", np.zeros(1, np.float32)), "does not hold"),
         (spoil_array("feature_K", np.array([5], np.int16)), "lead nowhere"),
-        (spoil_array("feature_K", np.array([320], np.int16)), "beyond"),
+        (spoil_array("feature_K", np.array([N_FEATURES], np.int16)), "beyond"),
         (spoil_array("feature_K", np.array([-1, -1], np.int16)), "differ in length"),
         (spoil_array("value_K", np.array([np.nan], np.float32)), "no numbers"),
         (spoil_array("value_K", np.array([1.5], np.float32)), "between 0 and 1"),
@@ -490,6 +503,23 @@ def test_the_shipped_judge_keeps_music_and_refuses_a_worn_copy(
     assert "--force" in capsys.readouterr().err
     assert main(["filter", *songs, "-o", store, "--report", str(page)]) == 1
     assert "exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["crackle", "clicks", "hiss", "hum", "band-limit", "clipping", "low-bitrate", "few-bits"],
+)
+def test_the_shipped_judge_finds_each_defect(kind: str, music: np.ndarray) -> None:
+    judge = load_judge(shipped_judge())
+
+    def quality(sound: np.ndarray) -> float:
+        meter = QualityMeter()
+        meter.push(sound)
+        return weigh(judge, *meter.finish()).quality
+
+    good, bad = quality(music), quality(degrade(music, kind, 0.7, seed=1))
+    assert good > 0.6
+    assert bad < 0.45
 
 
 def test_threshold_0_keeps_all_and_still_judges(bad_song: Path, tmp_path: Path) -> None:
@@ -723,5 +753,7 @@ def test_roc_auc_counts_pairs() -> None:
 
 
 def test_the_specification_says_what_is_computed() -> None:
-    assert FEATURE_SPEC["bands"] + 1 == N_FEATURES // len(STATISTICS)
+    assert (FEATURE_SPEC["bands"] + 1) * len(STATISTICS) + N_TRACES == N_FEATURES
+    assert sum(map(len, FEATURE_SPEC["traces"].values())) == N_TRACES
+    assert json.loads(json.dumps(FEATURE_SPEC)) == FEATURE_SPEC
     assert FEATURE_SPEC["frames"] * FEATURE_SPEC["hop"] == WINDOW_STEP

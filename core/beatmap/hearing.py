@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mgen.core.beatmap.attacks import FPS, PITCH_FPS, Attacks, listen
 from mgen.core.beatmap.chart import SLOTS_PER_BEAT, TimeMap
-from mgen.core.beatmap.pulse import shape
 from mgen.core.beatmap.rhythm import Timing
+from mgen.core.beats.attacks import FPS, PITCH_FPS, Attacks, listen
+from mgen.core.beats.pulse import shape
 
 Array = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -99,7 +99,7 @@ def hear(
     AudioError
         If the samples are not one channel of finite numbers.
     """
-    attacks = attacks or listen(samples_N, rate)
+    attacks = attacks or listen(np.asarray(samples_N), rate)
     clock = timing.time_map()
     frame_E, strength_T, bands_TB = _pick(attacks)
     time_E = _refined(strength_T, frame_E) - LATENCY_S

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from mgen.core.audio import read_mono, read_tags, require_usable
-from mgen.core.beatmap.attacks import RATE, listen
 from mgen.core.beatmap.chart import SLOTS_PER_BEAT, BeatMap, BpmChange, Chart, Difficulty
 from mgen.core.beatmap.song import Lead, PackedSong, pack_song, plan_lead
 from mgen.core.beats import track_beats
+from mgen.core.beats.attacks import RATE, listen
 from mgen.core.errors import MapError, UsageError
 
 if TYPE_CHECKING:
@@ -108,9 +108,9 @@ def map_song(
     samples_N, rate = _samples(source)
     yield "tempo"
     beats = source.beats
-    if beats is None and bpm is None:  # they tell a tempo that drifts from one that is constant
-        beats = track_beats(samples_N, rate)
     attacks = listen(samples_N, rate)
+    if beats is None and bpm is None:  # they tell a tempo that drifts from one that is constant
+        beats = track_beats(samples_N, rate, attacks=attacks)
     timing = fit_timing(samples_N, rate, beats=beats, bpm=bpm, offset_s=offset_s, attacks=attacks)
     yield "listening"
     heard = hear(samples_N, rate, timing, attacks=attacks)

@@ -1,9 +1,11 @@
-"""The tracker that ships: a small network and onset activations -> decoder -> meter.
+"""The tracker that ships: a small network and onset activations -> decoder -> grid -> meter.
 
 The network (model.py) says how much each frame sounds like a beat and like a downbeat. The decoder
-finds the tempo and the chain of beats that explain its beats and the plain onsets best, and the
-meter finds the bars, from the network's downbeats and from bass, harmony and repetition. The plain
-onsets keep it on its feet where music is unlike what the network was trained on.
+finds the tempo and the chain of beats that explain its beats and the plain onsets best. Where the
+tempo is steady, one grid for the whole song, which network, attacks and harmony speak for together
+(tempo.py, with its rule for half and double tempo), takes the chain's place. The meter finds the
+bars, from the network's downbeats and from bass, harmony and repetition. The plain onsets keep it
+on its feet where music is unlike what the network was trained on.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mgen.core.beats.confidence import posterior_confidence
+from mgen.core.beats.attacks import Attacks, listen
+from mgen.core.beats.confidence import BEAT_ODDS, posterior_confidence
 from mgen.core.beats.decoder import (
     DecoderSettings,
     decode_beats,
@@ -23,7 +26,9 @@ from mgen.core.beats.decoder import (
 )
 from mgen.core.beats.features import FPS, Samples, extract
 from mgen.core.beats.grid import Beats
-from mgen.core.beats.meter import WITH_NETWORK, place_beats
+from mgen.core.beats.meter import halve_odd_bars, place_beats
+from mgen.core.beats.pulse import find_pulse
+from mgen.core.beats.tempo import Grid, HeardBeats, drifts, fit_grid, smoothed
 from mgen.core.weights import shipped
 
 Array = npt.NDArray[np.float64]
@@ -32,12 +37,23 @@ ONSET_SHARE = 0.2
 SETTINGS = DecoderSettings(
     fps=FPS, template_KJ=np.concatenate([learned_template(), ONSET_SHARE * onset_template()])
 )
-VERSION = 2
+MIN_GRID_BEATS, MAX_GRID_S = 16, 900.0
+"""Shorter, a song has no tempo of its own; longer, it is several songs."""
+MIN_GRID_CONFIDENCE = 0.25
+"""Noise stays below this: there a grid is only a guess."""
+GRID_SHARE = 0.3
+"""What the grid's log-odds of a downbeat count for beside the network's."""
+MIN_HEARD = 0.03
+"""Probability from which a peak of the network counts at all."""
+VERSION = 3
 """Counts up with every change that moves beats: stores record it, so that no layer mixes two."""
 
 
-def track(samples_N: Samples, rate: int, model: Path | None = None) -> Beats:
-    """Beats and downbeats of a song by the model in a folder, the shipped one by default.
+def track(
+    samples_N: Samples, rate: int, model: Path | None = None, attacks: Attacks | None = None
+) -> Beats:
+    """Beats and downbeats of a song by the model in a folder, the shipped one by default. `attacks`
+    are those of the same samples, where they are known already.
 
     Raises
     ------
@@ -56,12 +72,57 @@ def track(samples_N: Samples, rate: int, model: Path | None = None) -> Beats:
     beat_T = 1.0 / (1.0 + np.exp(-logits_T2[:, 0]))
     onset_TK = level_activations(features.onsets_TK, FPS)
     frames_n = decode_beats(np.concatenate([beat_T[:, None], onset_TK], axis=1), SETTINGS)
-    time_s = frames_n / FPS
-    learned_n = peak_near(logits_T2[:, 1], frames_n)
-    place_n = place_beats(time_s, features, WITH_NETWORK, learned_n)
+    time_s, grid_odds_n = frames_n / FPS, np.zeros(len(frames_n))
+    if len(frames_n) >= MIN_GRID_BEATS and features.duration_s <= MAX_GRID_S:
+        grid = steady_grid(attacks or listen(samples_N, rate), logits_T2, time_s)
+        if grid is not None:
+            time_s, grid_odds_n = grid.beats(features.duration_s)
+    learned_n = peak_near(logits_T2[:, 1], frame_of(time_s, len(onset_TK))) + GRID_SHARE * np.clip(
+        grid_odds_n, -6.0, 6.0
+    )
+    place_n = place_beats(time_s, features, learned_n=learned_n)
+    time_s, place_n = halve_odd_bars(time_s, place_n, logits_T2[:, 1])
+    frames_n = frame_of(time_s, len(onset_TK))
     return Beats(
         time_s, place_n, posterior_confidence(logits_T2[:, 0], onset_TK.max(axis=1), frames_n)
     )
+
+
+def frame_of(time_s: Array, n_frames: int) -> npt.NDArray[np.int64]:
+    """The frame at each time (n,)."""
+    return np.minimum(np.round(time_s * FPS).astype(np.int64), n_frames - 1)
+
+
+def steady_grid(attacks: Attacks, logits_T2: Array, time_s: Array) -> Grid | None:
+    """One grid for the whole song; None where its tempo drifts, or nothing speaks for a grid.
+
+    Parameters
+    ----------
+    attacks
+        The song's.
+    logits_T2
+        The network's, of beat and downbeat, at FPS.
+    time_s
+        The decoder's beats (n,), two or more.
+    """
+    pulse = find_pulse(attacks)
+    grid = fit_grid(pulse, heard_beats(logits_T2, 60.0 / float(np.median(np.diff(time_s)))))
+    if grid is None or grid.confidence < MIN_GRID_CONFIDENCE:
+        return None
+    return None if drifts(pulse, smoothed(time_s), grid.bpm) else grid
+
+
+def heard_beats(logits_T2: Array, bpm: float) -> HeardBeats:
+    """Peaks of the network's beats as probabilities (its training's odds taken back), and how much
+    of a downbeat it hears there.
+    """
+    odds_T2 = np.exp(logits_T2) / BEAT_ODDS
+    heard_T2 = odds_T2 / (1.0 + odds_T2)
+    beat_T = heard_T2[:, 0]
+    inner = beat_T[1:-1]
+    is_peak = (inner > beat_T[:-2]) & (inner >= beat_T[2:]) & (inner > MIN_HEARD)
+    at_H = 1 + np.flatnonzero(is_peak)
+    return HeardBeats(at_H / FPS, beat_T[at_H], peak_near(heard_T2[:, 1], at_H, 3), bpm)
 
 
 def doubled(logits_U2: npt.NDArray[np.float32], n_frames: int) -> Array:

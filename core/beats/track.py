@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mgen.core.audio import sha256_file
+from mgen.core.beats.attacks import Attacks
 from mgen.core.beats.features import Samples
 from mgen.core.beats.grid import Beats, fixed_beats
 from mgen.core.beats.mgen_tracker import VERSION
@@ -43,6 +44,7 @@ def track_beats(
     beat_model: Path | None = None,
     device: str = "cpu",
     compile: str = "auto",
+    attacks: Attacks | None = None,
 ) -> Beats:
     """Find the beats and downbeats of a song.
 
@@ -59,6 +61,8 @@ def track_beats(
         A Beat This! checkpoint; without it, `~/.cache/mgen/beat_this.ckpt`.
     device, compile
         Where Beat This! runs, and whether it is compiled (`auto`, `on`, `off`).
+    attacks
+        Those of the same samples, where they are known already: `mgen` listens to them.
 
     Returns
     -------
@@ -92,7 +96,7 @@ def track_beats(
     else:
         from mgen.core.beats.mgen_tracker import track as track_mgen
 
-        beats = track_mgen(samples_N, rate)
+        beats = track_mgen(samples_N, rate, attacks=attacks)
     if len(beats) < 2:
         grid = fixed_beats(samples_N.shape[0] / rate, DEFAULT_BPM)
         return Beats(grid.time_s, grid.beat_in_bar, np.zeros(len(grid), np.float32))

@@ -180,21 +180,25 @@ def dropouts(sound_N: Sound, strength: float, rng: np.random.Generator) -> Sound
 
 
 def old_record(sound_N: Sound, strength: float, rng: np.random.Generator) -> Sound:
-    """A shellac disc or cylinder: a horn's band, surface noise, crackle, pops, rumble, wow."""
+    """A shellac disc or cylinder: a horn's band, surface noise, crackle, rumble, wow.
+
+    The rumble of a raw transfer, below 30 to 120 Hz, may be far louder than the music.
+    """
     worn_N = _filtered(
         sound_N, "bandpass", [rng.uniform(150, 300), _between(strength, 5000, 2800)], 2
     )
     worn_N = np.tanh(worn_N * (_between(strength, 0.5, 2.5) / max(_rms(worn_N), 1e-12)))
     worn_N = wow_flutter(worn_N, strength * 0.5, rng)
     surface_N = _filtered(rng.standard_normal(len(sound_N)), "lowpass", rng.uniform(2000, 7000), 1)
-    rumble_N = _filtered(rng.standard_normal(len(sound_N)), "lowpass", 120.0, 2)
+    rumble_N = _filtered(rng.standard_normal(len(sound_N)), "lowpass", rng.uniform(30, 120), 2)
     surface_N = surface_N / max(_rms(surface_N), 1e-12)
-    surface_N += rumble_N / max(_rms(rumble_N), 1e-12) * rng.uniform(0.1, 0.7)
+    rumble_N *= 10.0 ** rng.uniform(-1.0, 1.3) / max(_rms(rumble_N), 1e-12)
     t_N = np.arange(len(sound_N)) / RATE  # each turn sounds like the last
     surface_N *= 1 + 0.3 * np.sin(2 * np.pi * (rng.choice([1.3, 2.67]) * t_N + rng.random()))
     scratches_N = _impulses(len(sound_N), rng.uniform(10, 80), rng.uniform(0.0002, 0.001), rng)
-    worn_N = worn_N + _at_snr(worn_N, surface_N, _between(strength, 22.0, 6.0))
-    worn_N += _at_snr(worn_N, scratches_N, _between(strength, 24.0, 8.0))
+    noise_N = _at_snr(worn_N, surface_N, _between(strength, 22.0, 6.0))
+    noise_N += _at_snr(worn_N, scratches_N, _between(strength, 24.0, 8.0))
+    worn_N = worn_N + noise_N + rumble_N * _rms(noise_N)
     return worn_N * (_rms(sound_N) / max(_rms(worn_N), 1e-12))
 
 

@@ -1,7 +1,7 @@
-"""What the judge hears: 320 numbers for each window of five seconds.
+"""What the judge hears: 400 numbers for each window of five seconds.
 
 Shapes: B windows, N samples of one window, T frames, M mel bands, R = M + 1 rows (every band, then
-all bands together), S statistics, F = R * S features.
+all bands together), S statistics, F = R * S + D features, D of them the traces of defects.
 
 Levels are in dB relative to the window's own mean power: a quiet transfer of a good recording is
 still good. (The last row's energy is therefore always 0.)
@@ -13,6 +13,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from mgen.core.quality.traces import (
+    BANDS_HZ,
+    MAINS_HZ,
+    MIRRORS_HZ,
+    N_TRACES,
+    TRACES,
+    TRACES_VERSION,
+    traces,
+)
 
 RATE = 16000
 WINDOW_FRAMES = 155
@@ -33,22 +43,27 @@ QUIET_DB = -60.0
 """A window below this (mean power of the samples, dBFS) says nothing of the recording."""
 
 STATISTICS = ("min", "max", "mean", "median", "variance", "energy", "skew", "kurtosis")
-N_FEATURES = (N_BANDS + 1) * len(STATISTICS)
+N_STATISTICS = (N_BANDS + 1) * len(STATISTICS)
+N_FEATURES = N_STATISTICS + N_TRACES
 
 FEATURE_SPEC: dict[str, Any] = {
+    "version": 2,
     "rate": RATE, "n_fft": N_FFT, "hop": HOP, "bands": N_BANDS, "f_min": 20.0, "f_max": 8000.0,
     "mel": "slaney", "power": 2, "frames": WINDOW_FRAMES, "floor_db": FLOOR_DB,
     "level": "relative to the window's mean power", "rows": "bands, then all bands together",
-    "statistics": list(STATISTICS),
+    "statistics": list(STATISTICS), "traces_version": TRACES_VERSION,
+    "traces": {name: list(figures) for name, figures in TRACES.items()},
+    "traces_hz": {"bands": list(BANDS_HZ), "mirrors": list(MIRRORS_HZ), "mains": list(MAINS_HZ)},
 }  # fmt: skip
 """Everything that decides the numbers; a judge stores it, and one with another is refused."""
 
 
 def window_features(windows_BN: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Features of windows of sound (B, N) at 16 kHz: (B, 320), row by row, statistic by statistic.
+    """Features of windows of sound (B, N) at 16 kHz: (B, 400).
 
-    N is at least one frame (2048 samples). After the seed of this project: statistics over mel
-    bands. Skew and kurtosis (excess) of a row that does not vary are 0.
+    N is at least one frame (2048 samples). The first 320 are the seed's of this project:
+    statistics over mel bands, row by row, statistic by statistic; skew and kurtosis (excess) of a
+    row that does not vary are 0. Then come the traces of defects (`traces`).
     """
     import torch
 
@@ -60,11 +75,12 @@ def window_features(windows_BN: npt.NDArray[np.float32]) -> npt.NDArray[np.float
     )  # fmt: skip
     sound = torch.from_numpy(np.array(windows_BN, np.float32))
     power_BTM = log_mel(sound, spec).numpy().astype(np.float64)
-    return row_statistics(power_BTM)
+    marks_BD = np.stack([traces(one_N) for one_N in windows_BN])
+    return np.concatenate([row_statistics(power_BTM), marks_BD], axis=1)
 
 
 def row_statistics(power_BTM: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Statistics of mel power (B, T, M) by row: (B, F)."""
+    """Statistics of mel power (B, T, M) by row: (B, R * S)."""
     mean_power_B = np.maximum(power_BTM.mean(axis=(1, 2)), _TINY)
     relative_BTM = power_BTM / mean_power_B[:, None, None]
     floor = 10.0 ** (FLOOR_DB / 10.0)

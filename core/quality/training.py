@@ -194,12 +194,18 @@ def require_trainer() -> None:
 
 
 def fit(
-    examples: Examples, seed: int = 0, *, good_odds: float = 1.0, least_leaf: int = 1
+    examples: Examples,
+    seed: int = 0,
+    *,
+    good_odds: float = 1.0,
+    least_leaf: int = 1,
+    asked: float | None = None,
 ) -> Forest:
     """Fit extremely randomised trees (Geurts et al. 2006): 100, of depth 12, classes balanced.
 
     `good_odds` above 1 leans towards good: every leaf's odds are multiplied by it.
-    A leaf holds at least `least_leaf` windows.
+    A leaf holds at least `least_leaf` windows. Each node chooses among a share `asked` of the
+    features, or among the square root of their number.
 
     Raises
     ------
@@ -216,6 +222,7 @@ def fit(
         random_state=seed,
         n_jobs=1,
         min_samples_leaf=least_leaf,
+        max_features=asked or "sqrt",
     )
     model.fit(examples.features_WF, examples.good_W.astype(int), examples.weight_W)
     return lean(from_sklearn(model), good_odds)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mgen.core.beatmap.attacks import FPS, PITCH_FPS, Attacks
-from mgen.core.beatmap.rhythm_weights import BAR_WEIGHTS, LEVEL_WEIGHTS, METER_BIAS
+from mgen.core.beats.attacks import FPS, PITCH_FPS, Attacks
+from mgen.core.beats.rhythm_weights import BAR_WEIGHTS, LEVEL_WEIGHTS, METER_BIAS
 
 Array = npt.NDArray[np.float64]
 
@@ -26,10 +26,13 @@ USUAL_BPM = (85.0, 200.0)
 """Outside of these a tempo needs evidence: `OUTSIDE_COST` of log-odds for every octave."""
 OUTSIDE_COST = 8.0
 TEMPI_G: Array = np.exp(np.arange(np.log(MIN_BPM), np.log(MAX_BPM), 0.005))
+BEATS_SHARE = 0.5
+"""What beats heard otherwise count for beside the attacks when the tempo is refined."""
 PER_BEAT = 12
 """Slots per beat that a downbeat may fall on: halves, thirds, quarters, sixths."""
 
 _WINDOW = 2400
+_TEMPI_AT_ONCE = 64
 _FFT = 32768
 _TOP_HZ = 24.0
 _RATIOS = (1 / 8, 1 / 6, 1 / 4, 1 / 3, 1 / 2, 2 / 3, 1.0, 4 / 3, 3 / 2, 2.0, 3.0, 4.0, 6.0, 8.0)
@@ -149,9 +152,12 @@ def level_scores(pulse: Pulse) -> Array:
     return scores_G
 
 
-def refine_bpm(pulse: Pulse, bpm: float, span: float = 0.012) -> tuple[float, float]:
+def refine_bpm(
+    pulse: Pulse, bpm: float, beats: tuple[Array, Array] | None = None, span: float = 0.012
+) -> tuple[float, float]:
     """The tempo within `span` (a fraction) that gathers the peaks best over the whole song, and
-    how well it does, 0..1 per multiple: coherent sums at 1, 2, 3 and 4 times the beat.
+    how well it does: coherent sums at 1, 2, 3 and 4 times the beat, and, at `BEATS_SHARE`, that of
+    beats heard otherwise (seconds, weights), which a song of soft attacks needs.
 
     Steps are fine enough that the last beat of the song moves less than a sixteenth of a
     quarter-beat from one tempo to the next. Whole tempi, then halves, win near ties.
@@ -161,7 +167,7 @@ def refine_bpm(pulse: Pulse, bpm: float, span: float = 0.012) -> tuple[float, fl
     cycles = bpm / 60.0 * float(np.ptp(pulse.time_s_E)) * 4
     step = min(2e-4, 1.0 / (16.0 * max(cycles, 1.0)))
     tempi = bpm * np.exp(np.arange(-span, span + step, step))
-    scores = coherence(pulse, tempi)
+    scores = coherence(pulse, tempi, beats)
     best = int(scores.argmax())
     fine = float(tempi[best])
     if 0 < best < len(tempi) - 1:
@@ -170,15 +176,23 @@ def refine_bpm(pulse: Pulse, bpm: float, span: float = 0.012) -> tuple[float, fl
     for grain, tie in ((1.0, 0.97), (0.5, 0.99)):
         rounded = round(fine / grain) * grain
         if rounded > 0 and abs(rounded / fine - 1) < span:
-            score = float(coherence(pulse, np.array([rounded]))[0])
+            score = float(coherence(pulse, np.array([rounded]), beats)[0])
             if score >= tie * scores[best]:
                 return rounded, score
     return fine, float(scores[best])
 
 
-def coherence(pulse: Pulse, tempi: Array) -> Array:
-    """How well the peaks gather on grids of these tempi, whatever the phase; 0..1."""
-    return gathering(np.outer(tempi / 60.0, pulse.time_s_E), pulse.weight_E)
+def coherence(pulse: Pulse, tempi: Array, beats: tuple[Array, Array] | None = None) -> Array:
+    """How well the peaks, and the beats, gather on grids of these tempi, whatever the phase."""
+    scores = np.zeros(len(tempi))
+    for start in range(0, len(tempi), _TEMPI_AT_ONCE):
+        hz = tempi[start : start + _TEMPI_AT_ONCE] / 60.0
+        part = gathering(np.outer(hz, pulse.time_s_E), pulse.weight_E)
+        if beats is not None and len(beats[0]):
+            turns = np.exp(2j * np.pi * np.outer(hz, beats[0]))
+            part += BEATS_SHARE * np.abs(turns @ beats[1]) / (beats[1].sum() + 1e-9)
+        scores[start : start + _TEMPI_AT_ONCE] = part
+    return scores
 
 
 def gathering(beat_E: Array, weight_E: Array) -> Array:
