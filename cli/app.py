@@ -14,10 +14,13 @@ import typer
 
 from mgen.cli.beatmap import beatmap
 from mgen.cli.check import check
+from mgen.cli.decode import decode
 from mgen.cli.filter import filter_songs
 from mgen.cli.info import info
 from mgen.cli.segment_bars import segment_bars
+from mgen.cli.tokenize import tokenize
 from mgen.cli.train_filter import train_filter
+from mgen.cli.train_tokenizer import train_tokenizer
 from mgen.core.errors import MgenError
 
 EXIT_INTERRUPTED = 130
@@ -57,10 +60,13 @@ def root(
 
 app.command("filter")(filter_songs)
 app.command("segment-bars")(segment_bars)
+app.command("tokenize")(tokenize)
+app.command("decode")(decode)
 app.command("beatmap")(beatmap)
 app.command("info")(info)
 app.command("check")(check)
 app.command("train-filter")(train_filter)
+app.command("train-tokenizer")(train_tokenizer)
 
 
 def main(arguments: list[str] | None = None) -> int:

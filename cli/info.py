@@ -124,16 +124,16 @@ def _check_plot(plot: Path, paths: Sequence[Path | str], force: bool) -> None:
 
 
 def _store(path: Path | str, limit: int) -> dict[str, Any]:
-    from mgen.core.store import FORMAT_VERSION, LAYERS, Store
+    from mgen.core.store import FORMAT_VERSION, Store
 
     with Store.open(path) as store:
         songs = store.songs()
         layers: dict[str, Any] = {}
-        for name, spec in LAYERS.items():
-            layer = None if spec.published_by else store.layer(name)
+        for name in store.layers():
+            layer = store.layer(name)
             if layer is not None:
                 layers[name] = {
-                    **layer.state.length,
+                    **layer.state.length, "facts": dict(layer.spec.facts),
                     "settings": dict(layer.state.provenance.settings),
                     "model": layer.state.provenance.model,
                     "command": layer.state.provenance.command,
@@ -144,7 +144,11 @@ def _store(path: Path | str, limit: int) -> dict[str, Any]:
             "format": FORMAT_VERSION,
             "songs": len(songs), "kept": sum(s.kept for s in songs),
             "minutes": round(sum(s.duration_s for s in songs) / 60, 3),
-            "models": dict(store.models), "layers": layers,
+            "models": dict(store.models),
+            "model_paths": {
+                stage: str(store.model_path(stage) or "") for stage in store.models
+            },
+            "layers": layers,
             "maps": [
                 {"map": n, "song": m.song, "difficulty": m.difficulty, "seed": m.seed,
                  "notes": len(m.notes)}
@@ -269,7 +273,7 @@ _DRAW = {Kind.store: _draw_store, Kind.song: _draw_song, Kind.map: _draw_map}
 
 # what a person reads
 
-_HIDDEN = {"path", "rows", "layers", "source", "reason", "maps"}
+_HIDDEN = {"path", "rows", "layers", "source", "reason", "maps", "models", "model_paths"}
 
 
 def _print(about: dict[str, Any]) -> None:
@@ -284,6 +288,9 @@ def _print(about: dict[str, Any]) -> None:
         if name not in _HIDDEN | {"kind"} and value not in ("", {}, None)
     )
     console.print(f"{about['path']}: {about['kind']}; {facts}", markup=False)
+    for stage, model in about.get("models", {}).items():
+        place = about["model_paths"][stage] or "ships with mgen"
+        console.print(f"current {stage}: {model[:12]} ({place})", markup=False)
     if about.get("layers"):
         rows = [
             {"layer": name, "length": _lengths(layer), "settings": _settings(layer),
@@ -308,7 +315,8 @@ def _lengths(layer: dict[str, Any]) -> str:
 
 
 def _settings(layer: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in layer["settings"].items())
+    said = {**layer["facts"], **layer["settings"]}
+    return ", ".join(f"{name} {value}" for name, value in said.items())
 
 
 def _table(rows: Sequence[dict[str, Any]], terminal: bool) -> Any:

@@ -30,6 +30,14 @@ class Compile(StrEnum):
     off = "off"
 
 
+class Precision(StrEnum):
+    """What training computes in."""
+
+    auto = "auto"
+    bf16 = "bf16"
+    f32 = "f32"
+
+
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object: paths and the figures of the run.")
 ]
@@ -46,6 +54,16 @@ DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
 CompileOption = Annotated[
     Compile, typer.Option("--compile", help="torch.compile; auto: only where it pays.")
 ]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="auto: bf16 where the processor or GPU has it.")
+]
+TokenizerOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A tokenizer's folder. [the store's current one, else the one that ships]",
+        metavar="MODEL", show_default=False,
+    ),
+]  # fmt: skip
 StoreArgument = Annotated[
     str | None,
     typer.Argument(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from mgen.core.train_loop import StepReport
+
 
 def console() -> Console:
     """The console on stderr that tables and messages go to (rich honours NO_COLOR)."""
@@ -61,3 +63,20 @@ def progress(total: float | None, label: str, unit: str = "it") -> Iterator[Any]
         dynamic_ncols=True, leave=False,
     ) as bar:  # fmt: skip
         yield bar
+
+
+def step_line(report: StepReport, unit: str = "items") -> str:
+    """A training report as one line for stderr; `unit` is what the batches count."""
+    values = {**report.losses, "grad": report.grad_norm, **report.figures}
+    shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+    return (
+        f"step {report.step}/{report.steps}  {shown}  lr {report.lr:.2e}"
+        f"  {report.items_per_s:.3g} {unit}/s  data wait {report.data_wait:.0%}"
+        f"  {report.memory_gb:.2f} GB  {_time_left(report.eta_s)} left"
+    )
+
+
+def _time_left(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

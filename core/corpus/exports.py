@@ -14,8 +14,8 @@ import numpy as np
 from mgen.core.audio import write_wav
 from mgen.core.beats import Beats
 from mgen.core.beats.exports import CLICK_SONG_PEAK, beats_text, labels_text, mix_clicks
-from mgen.core.corpus.files import file_stems
-from mgen.core.errors import OutputExistsError, StaleError, StoreError, UsageError
+from mgen.core.corpus.files import check_output_folder, file_stems
+from mgen.core.errors import OutputExistsError, StaleError, StoreError
 from mgen.core.store import RATE, SongRow, Store
 
 Kind = Literal["beats", "audacity", "click"]
@@ -63,10 +63,7 @@ def plan_exports(
     UsageError
         If the folder is a file, or part of a store.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: not a folder; name another with --export-dir")
-    if any((up / "zarr.json").exists() for up in (folder.absolute(), *folder.absolute().parents)):
-        raise UsageError(f"{folder}: lies in a store; name another folder with --export-dir")
+    check_output_folder(folder, "--export-dir")
     kept = [song for song in store.songs() if song.kept]
     stems = file_stems(kept)
     plan = [

@@ -101,3 +101,17 @@ def _same_beats(one: Beats, other: Beats) -> bool:
     return np.array_equal(one.beat_in_bar, other.beat_in_bar) and np.allclose(
         one.time_s, other.time_s, rtol=0.0, atol=2e-6
     )
+
+
+def check_output_folder(folder: Path, option: str) -> None:
+    """Refuse a folder for a person's files that is none, or where a store would be damaged.
+
+    Raises
+    ------
+    UsageError
+        If it is a file, or part of a store; `option` names another.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: not a folder; name another with {option}")
+    if any((up / "zarr.json").exists() for up in (folder.absolute(), *folder.absolute().parents)):
+        raise UsageError(f"{folder}: lies in a store; name another folder with {option}")

@@ -11,11 +11,11 @@ from mgen.core.store.check import Finding
 from mgen.core.store.check import check_store as check
 from mgen.core.store.layer import Provenance
 from mgen.core.store.maps import StoredMap
-from mgen.core.store.schema import FORMAT_VERSION, LAYERS, RATE
+from mgen.core.store.schema import FORMAT_VERSION, LATENTS, LAYERS, RATE, latents_layer
 from mgen.core.store.store import Store
 from mgen.core.store.tables import BarTable, SongPcm, SongRow
 
 __all__ = [
-    "FORMAT_VERSION", "LAYERS", "RATE", "BarTable", "Finding", "Provenance", "SongPcm", "SongRow",
-    "Store", "StoredMap", "check",
+    "FORMAT_VERSION", "LATENTS", "LAYERS", "RATE", "BarTable", "Finding", "Provenance", "SongPcm",
+    "SongRow", "Store", "StoredMap", "check", "latents_layer",
 ]  # fmt: skip

@@ -14,13 +14,14 @@ from mgen.core.errors import StoreError
 from mgen.core.store import files
 from mgen.core.store.layer import Layer, content_hash, rows_digest
 from mgen.core.store.maps import map_bytes
-from mgen.core.store.schema import DIGEST_BYTES, LAYERS
-from mgen.core.store.tables import BAR_COLUMNS
+from mgen.core.store.schema import DIGEST_BYTES, FAMILIES, LATENTS, LAYERS, is_layer
 
 if TYPE_CHECKING:
     from mgen.core.store.store import Store
 
 _BLOCK = 1 << 22
+_ITEMS = 1 << 12
+_NO_METADATA = "its rows are there, but its metadata (zarr.json) is not"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,7 @@ def check_store(store: Store, *, deep: bool = False) -> list[Finding]:
     stale layers. With it: every byte is read, decompressed and compared with its song's digest.
     """
     found: list[Finding] = []
-    for name in LAYERS:
-        if LAYERS[name].published_by:
-            continue
+    for name in store.layers():
         try:
             layer = store.layer(name)
             if layer is None:
@@ -51,13 +50,28 @@ def check_store(store: Store, *, deep: bool = False) -> list[Finding]:
                 continue
             problems = list(_check_layer(store, layer))
             if not problems:
-                problems += list(_CHECKS[name](store, layer))
+                problems += list(_CHECKS[name.split("/")[0]](store, layer))
                 problems += list(_check_digests(store, layer)) if deep else []
         except StoreError as error:
             problems = [str(error).removeprefix(f"{store.where}: ")]
         found += [Finding(name, problem) for problem in problems]
+    for family in FAMILIES:
+        found += _lost_members(store, family)
     found += [Finding("maps", problem) for problem in _check_maps(store, deep)]
     return found
+
+
+def _lost_members(store: Store, family: str) -> Iterator[Finding]:
+    """Layers of a family whose metadata is gone: zarr itself no longer lists them."""
+    path = files.local_path(store.location)
+    folder = path / family if path is not None else None
+    for one in sorted(folder.iterdir()) if folder is not None and folder.is_dir() else ():
+        name = f"{family}/{one.name}"
+        if is_layer(name) and name not in store.layers():
+            with files.damage(store.where, name):
+                part: Any = store.root.get(f"{name}/digest")
+                if part is not None and part.shape[0]:
+                    yield Finding(name, _NO_METADATA)
 
 
 def _lost_metadata(store: Store, name: str) -> list[Finding]:
@@ -65,7 +79,7 @@ def _lost_metadata(store: Store, name: str) -> list[Finding]:
         with files.damage(store.where, f"{name}/{array.name}"):
             part: Any = store.root.get(f"{name}/{array.name}")
             if part is not None and part.shape[0] > array.rows(0):
-                return [Finding(name, "its rows are there, but its metadata (zarr.json) is not")]
+                return [Finding(name, _NO_METADATA)]
     return []
 
 
@@ -139,7 +153,27 @@ def _check_bars(store: Store, layer: Layer) -> Iterator[str]:
         yield "bars that end before they start"
 
 
-_CHECKS = {"songs": _check_songs, "beats": _check_beats, "bars": _check_bars}
+def _check_latents(store: Store, layer: Layer) -> Iterator[str]:
+    parent = store.need(layer.spec.parents[0])
+    if layer.length() > parent.length():
+        yield f"{layer.length()} songs, but its {parent.spec.name} reach {parent.length()}"
+        return
+    counts = np.diff(layer.read("song_offset"))
+    if parent.spec.name == "bars":
+        wanted = np.diff(parent.read("song_offset"))[: layer.length()]
+    else:
+        wanted = -(-layer.read("n_samples") // int(layer.spec.facts["samples"]))
+    if (counts != wanted).any():
+        yield f"song {int(np.argmax(counts != wanted))} has more or fewer items than it should"
+    for start in range(0, layer.length("items"), _ITEMS):
+        if not np.isfinite(layer.read("z", start, start + _ITEMS)).all():
+            yield "z holds NaN or infinity"
+            return
+
+
+_CHECKS = {
+    "songs": _check_songs, "beats": _check_beats, "bars": _check_bars, LATENTS: _check_latents,
+}  # fmt: skip
 
 
 def _check_maps(store: Store, deep: bool) -> Iterator[str]:
@@ -178,13 +212,11 @@ def _song_digest(store: Store, layer: Layer, song: int) -> bytes:
             digest.update(block.astype("<i2", copy=False).tobytes())
         return digest.digest()
     start, stop = layer.read("song_offset", song, song + 2).tolist()
-    if name == "beats":
-        names: tuple[str, ...] = ("time_s", "beat_in_bar", "confidence")
-    else:
-        names = BAR_COLUMNS
-    columns: dict[str, npt.NDArray[Any]] = {n: layer.read(n, start, stop) for n in names}
-    if name == "bars":
-        columns["reason"] = layer.read("reason", song, song + 1)
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for array in layer.spec.arrays:
+        if not (array.sharded or array.edges or array.name == "digest"):
+            rows = (song, song + 1) if array.axis == "songs" else (start, stop)
+            columns[array.name] = layer.read(array.name, *rows)
     digest = rows_digest(layer.spec, columns)
     if name == "bars":
         for at in range(start, stop, 64):

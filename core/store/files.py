@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgen.core.errors import InputNotFoundError, StoreError
+from mgen.core.locks import claim_folder
 from mgen.core.store.schema import FORMAT_VERSION, KIND
 
 if TYPE_CHECKING:
@@ -143,11 +144,7 @@ def is_free(location: Location) -> bool:
 
 
 def lock(path: Path) -> int | None:
-    """Claim the store for this process; the claim ends with the process, however it dies.
-
-    An advisory lock (flock) on the folder itself: nothing to clean up, and nothing in the store
-    that zarr would take for a part of it. None where the system or the file system has no such
-    lock: there, keeping to one writer is left to the person.
+    """Claim the store for this process; see `claim_folder`.
 
     Raises
     ------
@@ -155,21 +152,11 @@ def lock(path: Path) -> int | None:
         If another process is writing to the store.
     """
     try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return claim_folder(path)
     except BlockingIOError:
-        os.close(handle)
         raise StoreError(
             f"{path}: another process is writing to it; wait until it is done, or stop it"
         ) from None
-    except OSError:  # some network file systems
-        os.close(handle)
-        return None
-    return handle
 
 
 def sweep(path: Path) -> None:

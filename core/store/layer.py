@@ -262,6 +262,8 @@ def create_layer(root: zarr.Group, spec: LayerSpec, provenance: Provenance) -> N
     """Make an empty layer, its companions first; it exists once its metadata says so."""
     companions = [s for s in LAYERS.values() if s.published_by == spec.name]
     axes: dict[str, int] = {}
+    if "/" in spec.name:  # its family's group, which says nothing of its own
+        root.require_group(spec.name.split("/")[0])
     for layer in (*companions, spec):
         group = root.create_group(layer.name, overwrite=True)
         if layer is not spec:
@@ -294,6 +296,7 @@ def _create_array(group: zarr.Group, array: ArraySpec) -> None:
 def _write_state(state: LayerState, spec: LayerSpec) -> dict[str, Any]:
     return {
         "layer": spec.name,
+        **spec.facts,
         "length": dict(state.length),
         "command": state.provenance.command,
         "settings": dict(state.provenance.settings),

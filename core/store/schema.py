@@ -1,6 +1,7 @@
 """What a store holds: one table of layers, with their arrays, types and axes.
 
-The names are the contract.
+The names are the contract. A name of `FAMILIES` stands for any number of layers, `latents/<id>`,
+whose arrays follow from the facts in each one's own metadata.
 An array's first axis is counted by one of the layer's *published lengths* (attribute
 `mgen.length`); an `edges` array holds one number more (CSR: row i is `edges[i]:edges[i + 1]`).
 """
@@ -8,7 +9,10 @@ An array's first axis is counted by one of the layer's *published lengths* (attr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +29,7 @@ DIGEST_BYTES = 32
 """SHA-256."""
 
 _CHUNK_BYTES = 1 << 20
+_CHUNK_ROWS = 1 << 14
 _SHARD_CHUNKS = 16
 
 
@@ -36,6 +41,7 @@ class ArraySpec:
     dtype: str
     axis: str
     tail: tuple[int, ...] = ()
+    tail_names: tuple[str, ...] = ()
     edges: str = ""
     """The axis that an array of offsets cuts into rows; empty for other arrays."""
 
@@ -48,7 +54,7 @@ class ArraySpec:
     def dimensions(self) -> tuple[str, ...]:
         """Names of the axes, as xarray wants them."""
         first = f"{self.axis}_edge" if self.edges else self.axis
-        return (first, *("byte" if n == DIGEST_BYTES else "sample" for n in self.tail))
+        return (first, *self.tail_names)
 
     def rows(self, length: int) -> int:
         """Rows of the array where its axis counts `length`."""
@@ -65,10 +71,9 @@ class ArraySpec:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows of one chunk: 1 MB of sound, 16 Ki rows of a column."""
-        if self.sharded:
-            return _CHUNK_BYTES // (self.numpy_dtype.itemsize * math.prod(self.tail))
-        return 1 << 14
+        """Rows of one chunk: 1 MB, or 16 Ki rows of a small column."""
+        rows = _CHUNK_BYTES // (self.numpy_dtype.itemsize * math.prod(self.tail))
+        return rows if self.sharded else max(1, min(rows, _CHUNK_ROWS))
 
     @property
     def write_rows(self) -> int:
@@ -85,6 +90,8 @@ class LayerSpec:
     parents: tuple[str, ...] = ()
     published_by: str = ""
     """The layer whose metadata publishes this one's lengths too; itself where empty."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the metadata of a layer of a family says of it, beside what every layer says."""
 
     @property
     def publisher(self) -> str:
@@ -101,11 +108,14 @@ class LayerSpec:
         return next(a for a in self.arrays if a.name == name)
 
 
-def _a(name: str, dtype: str, axis: str, *tail: int, edges: str = "") -> ArraySpec:
-    return ArraySpec(name=name, dtype=dtype, axis=axis, tail=tail, edges=edges)
+def _a(name: str, dtype: str, axis: str, edges: str = "", **tail: int) -> ArraySpec:
+    return ArraySpec(
+        name=name, dtype=dtype, axis=axis, edges=edges, tail=tuple(tail.values()),
+        tail_names=tuple(tail),
+    )  # fmt: skip
 
 
-_DIGEST = _a("digest", "uint8", "songs", DIGEST_BYTES)  # SHA-256 of the song's rows, see digests
+_DIGEST = _a("digest", "uint8", "songs", byte=DIGEST_BYTES)  # SHA-256 of the song's rows
 
 LAYERS = {
     layer.name: layer
@@ -159,7 +169,7 @@ LAYERS = {
                 _a("jitter", "int8", "bars"),
                 _a("valid", "bool", "bars"),
                 _a("confidence", "float32", "bars"),
-                _a("pcm", "int16", "bars", BAR_SAMPLES),
+                _a("pcm", "int16", "bars", sample=BAR_SAMPLES),
                 _a("song_offset", "int64", "songs", edges="bars"),
                 _a("reason", "str", "songs"),  # why a kept song has no bars
                 _DIGEST,
@@ -167,6 +177,63 @@ LAYERS = {
         ),
     )
 }  # fmt: skip
+
+
+def latents_layer(
+    tokenizer: str, *, unit: str, tokens: int, dims: int, samples: int, rate: int, channels: int
+) -> LayerSpec:
+    """The layer of one tokenizer's latents: an item is a bar, or a stretch of `samples` samples.
+
+    Where the unit is a bar, row i belongs to row i of the layer `bars`, whatever that is: jittered
+    copies and bars not fit to learn from too. Where it is a second, a song is cut into items end to
+    end, the last one padded; `n_samples` counts the song at the tokenizer's rate.
+    """
+    name = f"{LATENTS}/{tokenizer}"
+    if not is_layer(name):
+        raise ValueError(f"'{tokenizer}' is no tokenizer's id of 12 hex digits")
+    if unit not in ("bar", "second") or min(tokens, dims, samples, rate, channels) < 1:
+        raise ValueError(f"unit '{unit}', {tokens} tokens, {dims} dims, {samples} samples")
+    return LayerSpec(
+        name=name,
+        parents=("bars",) if unit == "bar" else ("songs",),
+        arrays=(
+            _a("z", "float16", "items", token=tokens, dim=dims),
+            _a("n_samples", "int64", "songs"),
+            _a("song_offset", "int64", "songs", edges="items"),
+            _DIGEST,
+        ),
+        facts={"unit": unit, "tokens": tokens, "dims": dims, "samples": samples, "rate": rate,
+               "channels": channels},
+    )  # fmt: skip
+
+
+LATENTS = "latents"
+
+FAMILIES: Mapping[str, Callable[..., LayerSpec]] = {LATENTS: latents_layer}
+"""Groups of layers: name -> `layer(id, **facts)`."""
+
+_FACTS = {LATENTS: ("unit", "tokens", "dims", "samples", "rate", "channels")}
+
+
+def is_layer(name: str) -> bool:
+    """Whether a store may hold a layer of that name."""
+    family, _, one = name.partition("/")
+    return name in LAYERS or (family in FAMILIES and bool(re.fullmatch("[0-9a-f]{12}", one)))
+
+
+def spec_of(name: str, about: Mapping[str, Any]) -> LayerSpec:
+    """The table's entry of a layer; for one of a family, from the metadata that it has.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If there is no such layer, or the metadata lacks what its arrays depend on.
+    """
+    if name in LAYERS:
+        return LAYERS[name]
+    family, _, one = name.partition("/")
+    return FAMILIES[family](one, **{fact: about[fact] for fact in _FACTS[family]})
+
 
 NOTE_COLUMNS = ("beat", "column", "row", "colour", "direction")
 """Columns of `maps/<n>/notes`, float32 (notes, 5)."""

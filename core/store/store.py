@@ -1,4 +1,4 @@
-"""`Store`: typed access to everything in it, and the only way in for new songs, beats and bars."""
+"""`Store`: typed access to everything in it, and the only way in for what a stage makes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mgen.core.errors import OutputExistsError, StaleError, StoreError
 from mgen.core.store import files
 from mgen.core.store.layer import Layer, Provenance, create_layer, rows_digest
 from mgen.core.store.maps import StoredMap, read_map, read_maps, write_map
-from mgen.core.store.schema import FORMAT_VERSION, KIND, LAYERS
+from mgen.core.store.schema import FAMILIES, LATENTS, LAYERS, LayerSpec, is_layer, spec_of
 from mgen.core.store.tables import BAR_COLUMNS, BarTable, SongPcm, SongRow, pick_song
 
 if TYPE_CHECKING:
@@ -126,14 +126,34 @@ class Store:
 
     # layers
 
+    def layers(self) -> list[str]:
+        """Names of the layers that a store may hold, and of those of families that it does."""
+        plain = [name for name, spec in LAYERS.items() if not spec.published_by]
+        return plain + [f"{family}/{one}" for family in FAMILIES for one in self.family(family)]
+
+    def family(self, family: str) -> list[str]:
+        """Ids of the published layers `family/<id>`, sorted."""
+        with files.damage(self.where, family):
+            if family not in self._root:
+                return []
+            groups = dict(self._root[family].groups())  # type: ignore[union-attr]
+        return sorted(
+            one for one, group in groups.items()
+            if is_layer(f"{family}/{one}") and "mgen" in group.attrs
+        )  # fmt: skip
+
     def layer(self, name: str) -> Layer | None:
         """A published layer, or None where the store has none of that name."""
         if name not in self._layers:
             if not self._is_published(name):
                 return None
-            layer = Layer(self._root, LAYERS[name], self.where, writable=self.writable)
-            self._layers[name] = layer
+            spec = self._spec(name)
+            self._layers[name] = Layer(self._root, spec, self.where, writable=self.writable)
         return self._layers[name]
+
+    def _spec(self, name: str) -> LayerSpec:
+        with files.damage(self.where, f"{name}/zarr.json"):
+            return spec_of(name, self._root[name].attrs["mgen"])  # type: ignore[arg-type]
 
     def _is_published(self, name: str) -> bool:
         with files.damage(self.where, f"{name}/zarr.json"):
@@ -143,31 +163,38 @@ class Store:
         """A published layer; StoreError with the command that makes it where there is none."""
         layer = self.layer(name)
         if layer is None:
-            cure = "mgen filter" if name == "songs" else "mgen segment-bars"
-            raise StoreError(f"{self.where}: holds no {name} yet; run `{cure}` first")
+            raise StoreError(f"{self.where}: holds no {name} yet; run `{_made_by(name)}` first")
         return layer
 
-    def _need_or_create(self, name: str, provenance: Provenance) -> Layer:
-        layer = self.layer(name)
+    def _need_or_create(self, what: str | LayerSpec, provenance: Provenance) -> Layer:
+        spec = LAYERS[what] if isinstance(what, str) else what
+        layer = self.layer(spec.name)
         if layer is None:
-            with files.damage(self.where, name), files.writing(self.where):
-                self._refuse_to_overwrite(name)
-                create_layer(self._root, LAYERS[name], provenance)
-            layer = self.need(name)
+            with files.damage(self.where, spec.name), files.writing(self.where):
+                self._refuse_to_overwrite(spec)
+                create_layer(self._root, spec, provenance)
+            layer = self.need(spec.name)
+        if layer.spec != spec:
+            raise StoreError(
+                f"{self.where}: damaged at {spec.name}/zarr.json (says {dict(layer.spec.facts)},"
+                f" not {dict(spec.facts)}); restore it from a copy"
+            )
         return layer
 
-    def _refuse_to_overwrite(self, name: str) -> None:
+    def _refuse_to_overwrite(self, spec: LayerSpec) -> None:
         """A layer whose metadata is lost but whose rows are there is damage, not a free place."""
-        for array in LAYERS[name].arrays:
-            path = f"{name}/{array.name}"
+        for array in spec.arrays:
+            path = f"{spec.name}/{array.name}"
             if path in self._root and self._root[path].shape[0] > array.rows(0):  # type: ignore[union-attr]
                 raise StoreError(
-                    f"{self.where}: damaged at {name}/zarr.json (its rows are there, its metadata"
-                    " is not); restore it from a copy"
+                    f"{self.where}: damaged at {spec.name}/zarr.json (its rows are there, its"
+                    " metadata is not); restore it from a copy"
                 )
 
-    def begin(self, name: str, provenance: Provenance, *, anew: bool = False) -> Layer:
+    def begin(self, what: str | LayerSpec, provenance: Provenance, *, anew: bool = False) -> Layer:
         """Get a layer ready for appending by these settings; with `anew` from the first song.
+
+        `what` is a layer's name; for one of a family, its entry of the table.
 
         Raises
         ------
@@ -176,8 +203,8 @@ class Store:
         StoreError
             If it was made with other settings, and `anew` is not given.
         """
-        layer = self._need_or_create(name, provenance)
-        made = layer.state.provenance
+        layer = self._need_or_create(what, provenance)
+        name, made = layer.spec.name, layer.state.provenance
         if anew or (layer.length() == 0 and not made.same_work(provenance)):
             with files.writing(self.where):
                 layer.clear(provenance)
@@ -199,7 +226,7 @@ class Store:
         layer = self.layer(name)
         if layer is None or not layer.length():
             return ""
-        for parent_name in LAYERS[name].parents:
+        for parent_name in layer.spec.parents:
             parent, made_of = self.layer(parent_name), layer.state.parents.get(parent_name)
             if parent is None or made_of is None:
                 return f"the {parent_name} that they were made of are gone"
@@ -219,12 +246,24 @@ class Store:
         """The current model of each stage: stage -> model id."""
         return dict(self._about.get("models", {}))
 
-    def link_model(self, stage: str, model_id: str) -> None:
-        """Make a model the current one of its stage."""
-        about = {
-            "format": FORMAT_VERSION, "kind": KIND, "models": {**self.models, stage: model_id},
-        }  # fmt: skip
-        self._root.update_attributes({"mgen": about})
+    def model_path(self, stage: str) -> Path | None:
+        """Where the current model of a stage was when it was linked; None for a shipped one."""
+        path = self._about.get("model_paths", {}).get(stage)
+        return None if path is None else Path(path)
+
+    def link_model(self, stage: str, model_id: str, path: Path | None = None) -> None:
+        """Make a model the current one of its stage; `path` is its folder, None if it ships."""
+        if not self.writable:
+            raise StoreError(f"{self.where}: opened for reading; open it with mode 'a'")
+        about = {**self._about, "models": {**self.models, stage: model_id}}
+        paths = {k: v for k, v in about.pop("model_paths", {}).items() if k != stage}
+        if path is not None:
+            paths[stage] = str(path.absolute())
+        if paths:
+            about["model_paths"] = paths
+        if about != self._about:
+            with files.writing(self.where):
+                self._root.update_attributes({"mgen": about})
         self._about = about
 
     # songs
@@ -369,6 +408,35 @@ class Store:
         layer = self.need("bars")
         return str(layer.read("reason", song, song + 1)[0])
 
+    # latents
+
+    def latents(self, tokenizer: str, song: int | None = None) -> npt.NDArray[np.float16]:
+        """A song's latents by one tokenizer, or all: (items, tokens, dims); see `latents_layer`."""
+        layer = self.need(f"{LATENTS}/{tokenizer}")
+        if song is None:
+            return layer.read("z")
+        return layer.read("z", *self._span(layer, "song_offset", song))
+
+    def append_latents(
+        self, tokenizer: str, z_BLD: npt.ArrayLike, n_samples: int, provenance: Provenance
+    ) -> int:
+        """Append and publish the latents of the next song (none for a rejected one).
+
+        `begin(latents_layer(...))` comes first. `n_samples` counts the song at the tokenizer's
+        rate.
+        """
+        layer = self.need(f"{LATENTS}/{tokenizer}")
+        columns = {"z": np.asarray(z_BLD, np.float16), "n_samples": np.array([n_samples])}
+        shape = layer.array("z").tail
+        if columns["z"].shape[1:] != shape:
+            raise ValueError(f"latents {columns['z'].shape} are not items of {shape}")
+        with self._appending(layer):
+            for name, column in columns.items():
+                layer.append(name, column)
+            layer.append("song_offset", [layer.last_edge("items")])
+            self._publish(layer, rows_digest(layer.spec, columns).digest(), provenance)
+        return layer.length() - 1
+
     # maps
 
     def maps(self) -> list[int]:
@@ -423,3 +491,9 @@ class Store:
             # not cut back here (the disk may be full): opening the layer again does it
             self._layers.pop(layer.spec.name, None)
             raise
+
+
+def _made_by(name: str) -> str:
+    """The command that makes a layer."""
+    family = name.split("/")[0]
+    return f"mgen {({'songs': 'filter', LATENTS: 'tokenize'}).get(family, 'segment-bars')}"

@@ -1,0 +1,194 @@
+"""`mgen train-tokenizer`: bars or plain sound of stores -> a tokenizer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mgen.cli import output
+from mgen.cli.options import (
+    Compile,
+    CompileOption,
+    Device,
+    DeviceOption,
+    ForceOption,
+    JsonOption,
+    Precision,
+    PrecisionOption,
+    ResumeOption,
+    SeedOption,
+    StoreArgument,
+    resolve_stores,
+)
+
+if TYPE_CHECKING:
+    from mgen.core.tokenizer import TokenizerConfig
+    from mgen.core.tokenizer.data import TrainingSound
+    from mgen.core.train_loop import StepReport, TrainSettings
+
+
+class Preset(StrEnum):
+    """What an item is, and how many numbers it becomes."""
+
+    bar = "bar"
+    s50x128 = "50x128"
+    s8x256 = "8x256"
+    s32x16 = "32x16"
+
+
+class Arch(StrEnum):
+    """Which encoder and decoder."""
+
+    spectral = "spectral"
+    dito_unet = "dito-unet"
+    perceiver = "perceiver"
+
+
+class Size(StrEnum):
+    """The one dial; widths and depths follow."""
+
+    small = "small"
+    base = "base"
+    large = "large"
+
+
+_LOG_EVERY, _SAMPLES_EVERY, _WARMUP = 50, 1000, 1000
+
+
+def train_tokenizer(
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="The folder to write the tokenizer to.", metavar="MODEL"),
+    ],
+    store: StoreArgument = None,
+    preset: Annotated[
+        Preset, typer.Option(help="bar: 64 x 16 a bar; others: tokens a second x numbers.")
+    ] = Preset.bar,
+    arch: Annotated[
+        Arch, typer.Option(help="Encoder and decoder; perceiver: bars at their own lengths.")
+    ] = Arch.spectral,
+    size: Annotated[
+        Size, typer.Option(help="small runs on a CPU; base and large want a GPU.")
+    ] = Size.small,
+    rate: Annotated[
+        int, typer.Option(help="Hz; above 16000 the songs' own files are read.", min=4000)
+    ] = 16000,
+    channels: Annotated[int, typer.Option(help="Channels of the sound.", min=1, max=8)] = 1,
+    steps: Annotated[int, typer.Option(help="Updates in all; may grow later.", min=1)] = 100_000,
+    batch: Annotated[int, typer.Option(help="Bars or cuts of an update.", min=1)] = 64,
+    lr: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = 1e-4,
+    seed: SeedOption = 0,
+    device: DeviceOption = Device.auto,
+    precision: PrecisionOption = Precision.auto,
+    compile: CompileOption = Compile.auto,
+    resume: ResumeOption = True,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a tokenizer on the bars (or the plain sound) of one store or several.
+
+    MODEL/run holds the run: metrics.jsonl, the same few bars before and after every 1000 steps,
+    checkpoints. The same command goes on where it was stopped or killed. At the end the model is
+    written to MODEL and becomes the store's current tokenizer; before that, MODEL/run/model is it
+    as of the last checkpoint. Some songs are held out and measured: `valid` in the metrics.
+    torchrun works as usual.
+
+    [bold]Examples[/bold]
+
+      mgen train-tokenizer jazz.zarr -o my-tokenizer
+
+      mgen train-tokenizer jazz.zarr -o tok --preset 32x16 --steps 20000 --batch 16
+
+      mgen segment-bars jazz.zarr --jitter 4 | mgen train-tokenizer -o tok --size base
+
+      torchrun --nproc-per-node 8 -m mgen train-tokenizer jazz.zarr -o tok --size large
+    """
+    from mgen.core.store import Store
+    from mgen.core.tokenizer import make_config
+    from mgen.core.tokenizer.data import DataSettings, TrainingSound, check_sound
+    from mgen.core.tokenizer.training import RUN, claim_model, finish_model
+    from mgen.core.train_loop import TrainSettings
+
+    config = make_config(preset.value, arch.value, size.value, rate=rate, channels=channels)
+    check_sound(config)
+    settings = TrainSettings(
+        steps=steps, batch=batch, lr=lr, warmup=min(_WARMUP, steps // 20), seed=seed,
+        device=device.value, precision=precision.value, compile=compile.value,
+        log_every=_LOG_EVERY, samples_every=_SAMPLES_EVERY,
+    )  # fmt: skip
+    stores, leads = resolve_stores(store), os.environ.get("RANK", "0") == "0"
+    out = out.expanduser()
+    if leads:
+        claim_model(out, resume=resume, force=force)
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(Store.open(path)) for path in stores]
+        sound = TrainingSound(
+            opened, config, DataSettings(seed=seed), steps=steps, folder=out if leads else None
+        )
+    if leads:
+        output.say(_about(config, sound))
+    last = _train(config, sound, settings, out / RUN)
+    if not leads:
+        return
+    model_id = finish_model(out)
+    _link(stores, model_id, out)
+    output.say(f"{out}: {model_id[:12]}, the current tokenizer of {len(stores)} stores")
+    figures: dict[str, Any] = {
+        "model": str(out), "id": model_id, "steps": steps, "songs": sound.about["songs"],
+        "pieces": sound.about["pieces"], **(last.line() if last else {}),
+    }  # fmt: skip
+    output.result(stores, figures, as_json)
+
+
+def _about(config: TokenizerConfig, sound: TrainingSound) -> str:
+    from mgen.core.tokenizer.passes import model_facts
+
+    facts = ", ".join(f"{name} {value}" for name, value in model_facts(config).items())
+    about = sound.about
+    return (
+        f"{facts}; {sound.seconds / 3600:.2f} h of {about['songs']} songs,"
+        f" {about['songs_held_out']} of them held out"
+    )
+
+
+def _train(
+    config: TokenizerConfig, sound: TrainingSound, settings: TrainSettings, run: Path
+) -> StepReport | None:
+    from mgen.core.tokenizer.training import TokenizerTask
+    from mgen.core.train_loop import train
+
+    task = TokenizerTask(config, sound, batch=settings.batch)
+    unit = "bars" if config.unit == "bar" else "cuts"
+    last = None
+    with output.progress(settings.steps, "train-tokenizer", "step") as bar:
+        for last in train(task, settings, run):
+            bar.update(last.step - bar.n)
+            output.say(_line(last, unit))
+    return last
+
+
+def _line(report: StepReport, unit: str) -> str:
+    losses = {**report.losses, **report.figures}
+    shown = " ".join(f"{name.split('/', 1)[-1] if name.startswith('loss/') else name} {x:.4g}"
+                     for name, x in losses.items())  # fmt: skip
+    left = round(report.eta_s)
+    return (
+        f"step {report.step}/{report.steps}  {shown}  {report.items_per_s:.3g} {unit}/s"
+        f"  data wait {report.data_wait:.0%}  {report.memory_gb:.2f} GB"
+        f"  ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+    )
+
+
+def _link(stores: Sequence[Path | str], model_id: str, out: Path) -> None:
+    from mgen.core.store import Store
+    from mgen.core.tokenizer.passes import STAGE
+
+    for path in stores:
+        with Store.open(path, "a") as store:
+            store.link_model(STAGE, model_id, out)

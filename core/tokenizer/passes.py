@@ -1,0 +1,220 @@
+"""The pass over a store that makes latents of songs or bars; a generator of reports.
+
+A song is published when all of it is there; the same call goes on at the first that is not.
+
+Letters: B items, C channels, N samples, L tokens, D dims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mgen.core.errors import StaleError, StoreError
+from mgen.core.store import Provenance, SongRow, Store, latents_layer
+from mgen.core.tokenizer.config import TokenizerConfig
+from mgen.core.tokenizer.data import (
+    PADDED_TO,
+    bar_edges,
+    check_sound,
+    own_lengths,
+    song_blocks,
+)
+from mgen.core.tokenizer.model import Tokenizer, load_tokenizer
+from mgen.core.weights import shipped
+
+STAGE = "tokenizer"
+BATCH = 8
+
+_ID_DIGITS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentReport:
+    """What became of one song in `tokenize_songs`. `skipped`: rejected by `filter`."""
+
+    song: int
+    name: str
+    status: Literal["done", "known", "skipped"]
+    items: int = 0
+
+
+def latents_id(tokenizer: Tokenizer) -> str:
+    """What a tokenizer's layer of latents is called."""
+    return tokenizer.id[:_ID_DIGITS]
+
+
+def current_tokenizer(
+    store: Store, given: Path | None = None, device: str = "cpu"
+) -> tuple[Tokenizer, Path | None]:
+    """The tokenizer that was named, else the store's current one, else the one that ships.
+
+    Returns
+    -------
+    tuple
+        The model, and its folder (None for the one that ships).
+
+    Raises
+    ------
+    InputNotFoundError, InputError
+        If a model that was named, or the one that ships, cannot be read.
+    StoreError
+        If the store's current one is not where it was, or is another now.
+    """
+    if given is not None:
+        return load_tokenizer(given, device), given
+    wanted, path = store.models.get(STAGE), store.model_path(STAGE)
+    if wanted is None:
+        return load_tokenizer(shipped("tokenizer"), device), None
+    cure = "name its folder: --tokenizer MODEL"
+    if path is not None and not (path / "config.json").is_file():
+        raise StoreError(
+            f"{store.where}: its tokenizer {wanted[:_ID_DIGITS]} is no more at {path}; {cure}"
+        )
+    tokenizer = load_tokenizer(path or shipped("tokenizer"), device)
+    if tokenizer.id != wanted:
+        there = path or "what ships with this mgen"
+        raise StoreError(
+            f"{store.where}: its tokenizer is {wanted[:_ID_DIGITS]}, but {there} is"
+            f" {latents_id(tokenizer)} now; {cure}"
+        )
+    return tokenizer, path
+
+
+# sound -> latents
+
+
+def tokenize_songs(
+    store: Store,
+    tokenizer: Tokenizer,
+    *,
+    resume: bool = True,
+    force: bool = False,
+    command: str = "",
+) -> Generator[LatentReport]:
+    """Encode every song of a store: its bars, jittered and invalid ones too, or plain seconds.
+
+    Parameters
+    ----------
+    store
+        Open for appending.
+    tokenizer
+        Its id names the layer; those of other tokenizers stay.
+    resume, force
+        Either way (`resume` off, `force` on) the layer is made again from the first song.
+
+    Raises
+    ------
+    UsageError
+        If the tokenizer takes sound that no store holds.
+    StaleError
+        If its bars, or the latents themselves, are stale (the latents: without `force`).
+    StoreError
+        If songs have no bars yet.
+    """
+    config = tokenizer.config
+    check_sound(config)
+    spec = latents_layer(
+        latents_id(tokenizer), unit=config.unit, tokens=config.tokens, dims=config.dims,
+        samples=config.samples, rate=config.rate, channels=config.channels,
+    )  # fmt: skip
+    songs = store.songs()
+    _require_parent(store, spec.parents[0], len(songs))
+    made = Provenance(command=command, model=tokenizer.id)
+    layer = store.begin(spec, made, anew=force or not resume)
+    counts = np.diff(layer.read("song_offset")).tolist()
+    for song, count in zip(songs, counts, strict=False):
+        yield LatentReport(
+            song=song.index, name=song.name, status="known" if song.kept else "skipped", items=count
+        )
+    for song in songs[len(counts) :]:
+        z_BLD = np.zeros((0, config.tokens, config.dims), np.float16)
+        n_samples = 0
+        if song.kept:
+            z_BLD, n_samples = _encode_song(store, song, tokenizer)
+        store.append_latents(latents_id(tokenizer), z_BLD, n_samples, made)
+        yield LatentReport(
+            song=song.index, name=song.name, status="done" if song.kept else "skipped",
+            items=len(z_BLD),
+        )  # fmt: skip
+
+
+def _require_parent(store: Store, name: str, songs: int) -> None:
+    parent = store.need(name)
+    if reason := store.stale(name):
+        raise StaleError(
+            f"{store.where}: {name} are stale: {reason}; run `mgen segment-bars --force` first"
+        )
+    if parent.length() < songs:
+        raise StoreError(
+            f"{store.where}: only {parent.length()} of {songs} songs have bars; run"
+            " `mgen segment-bars` first"
+        )
+
+
+def _encode_song(
+    store: Store, song: SongRow, tokenizer: Tokenizer
+) -> tuple[npt.NDArray[np.float16], int]:
+    """Latents of a song's items, and its samples at the tokenizer's rate."""
+    config = tokenizer.config
+    parts = [np.zeros((0, config.tokens, config.dims), np.float16)]
+    n_samples = song.n_samples
+    if config.unit == "bar":
+        batches = _own_bars(store, song.index) if own_lengths(config) else _bars(store, song.index)
+    else:
+        pcm_nC = np.concatenate(list(song_blocks(store, song, config.rate, config.channels)))
+        n_samples, batches = len(pcm_nC), _stretches(pcm_nC, config)
+    for pcm_BCN, lengths_B in batches:
+        samples_BCN = torch.from_numpy(pcm_BCN.astype(np.float32) / np.float32(32768))
+        z_BLD = tokenizer.encode(
+            samples_BCN, None if lengths_B is None else torch.tensor(lengths_B)
+        )
+        parts.append(z_BLD.cpu().numpy().astype(np.float16))
+    return np.concatenate(parts), n_samples
+
+
+_Batch = tuple[npt.NDArray[np.int16], list[int] | None]
+
+
+def _bars(store: Store, song: int) -> Iterator[_Batch]:
+    row = store.bars(song, jittered=True).row
+    for start in range(0, len(row), BATCH):
+        rows = row[start : start + BATCH]
+        yield store.bar_pcm(slice(int(rows[0]), int(rows[-1]) + 1))[:, None], None
+
+
+def _own_bars(store: Store, song: int) -> Iterator[_Batch]:
+    """One at a time: what a bar becomes must not depend on how much its neighbours are padded."""
+    pcm = store.song_pcm(song)
+    for first, last in bar_edges(store, song):
+        out = np.zeros((1, 1, padded(last - first)), np.int16)
+        out[0, 0, : last - first] = pcm[first:last]
+        yield out, [max(1, last - first)]
+
+
+def _stretches(pcm_nC: npt.NDArray[np.int16], config: TokenizerConfig) -> Iterator[_Batch]:
+    length = config.samples
+    for start in range(0, len(pcm_nC), BATCH * length):
+        part = pcm_nC[start : start + BATCH * length]
+        part = np.pad(part, ((0, -len(part) % length), (0, 0)))
+        yield part.reshape(-1, length, config.channels).transpose(0, 2, 1), None
+
+
+def padded(length: int) -> int:
+    """The length that a bar of `length` samples is padded to, where bars keep their lengths."""
+    return max(1, -(-length // PADDED_TO)) * PADDED_TO
+
+
+def model_facts(config: TokenizerConfig) -> dict[str, object]:
+    """What to tell of a tokenizer in one line."""
+    return {
+        "arch": config.arch, "unit": config.unit, "tokens": config.tokens, "dims": config.dims,
+        "tokens_per_s": round(config.rate * config.tokens / config.samples, 3), "rate": config.rate,
+        "channels": config.channels,
+    }  # fmt: skip

@@ -1,0 +1,234 @@
+"""Architecture `spectral`: latents from log spectra, and sound by flow matching on STFT frames.
+
+Everything runs at frame rate (62.5 a second at 16 kHz), so a step costs a small part of what a
+network on samples costs; Vocos (Siuzdak, ICLR 2024) and RFWave (Liu et al., ICLR 2025) write sound
+this way. Three parts:
+
+- the encoder reads log-magnitude frames and gives a few numbers a token;
+- the *guide* tells from the latents alone the log-mel spectrum. It is learned by plain regression,
+  which trains the encoder fast, and it is computed once an item, not once a step;
+- the decoder writes complex frames by flow matching, divided by the guide's envelope. In that
+  whitened space all bins weigh the same and noise of one size suits them all (PriorGrad, Lee et
+  al., ICLR 2022, scales the noise instead). The network gives the clean frames, not the velocity:
+  it is narrower than a frame, and what it gives need not carry the noise through (Li and He 2025).
+
+Letters: B items, C channels, N samples, L tokens, D dims, T frames, F bins, M mel bands, W width,
+R frames of a token.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mgen.core.errors import UsageError
+from mgen.core.layers import AdaLNZero, ConvNeXtBlock, TimeEmbedding, normalise_tokens
+from mgen.core.tokenizer.config import TokenizerConfig
+from mgen.kernels.log_mel import LogMelSpec, mel_filterbank
+from mgen.kernels.overlap_add import istft_same, stft_same
+
+FRAMES_PER_S = 62.5
+MELS = 80
+OVERLAP = 4
+"""Frame lengths a hop: each sample lies in four frames."""
+FLOOR_DB, RANGE_DB = -100.0, 80.0
+_TINY = 1e-5
+_MOST = 1.0 + math.log(1000.0)
+
+
+class Condition(NamedTuple):
+    """What latents alone determine.
+
+    `z_BLW`: projected latents; `guide_BTW`: features of the guide; `mel_BCTM`: its log-mel in
+    units of 10 dB; `gain_BCTF`: whitening, what frames are divided by.
+    """
+
+    z_BLW: Tensor
+    guide_BTW: Tensor
+    mel_BCTM: Tensor
+    gain_BCTF: Tensor
+
+
+def frames_per_token(config: TokenizerConfig) -> int:
+    """Frames of a token: nearest to 62.5 frames a second, each an even number of samples.
+
+    Raises
+    ------
+    UsageError
+        If a token is an odd number of samples.
+    """
+    wanted = config.hop * FRAMES_PER_S / config.rate
+    fitting = [r for r in range(1, config.hop // 2 + 1) if config.hop % (2 * r) == 0]
+    if not fitting:
+        raise UsageError(f"a token of {config.hop} samples cannot be cut into frames; take more")
+    return min(fitting, key=lambda r: abs(math.log(r / wanted)))
+
+
+class Spectral(nn.Module):
+    """Encoder, guide and flow decoder over STFT frames; the interface of every architecture."""
+
+    mel_FM: Tensor
+    spread_MF: Tensor
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.per_token = frames_per_token(config)
+        self.hop = config.hop // self.per_token
+        self.n_fft = OVERLAP * self.hop
+        bins = self.n_fft // 2 + 1
+        mel_MF = mel_filterbank(
+            LogMelSpec(
+                rate=config.rate, n_fft=self.n_fft, hop=self.hop, n_mels=MELS,
+                f_max=config.rate / 2, power=2.0, normalized=False, area=True, log="none",
+            )
+        ).float()  # fmt: skip
+        self.register_buffer("mel_FM", mel_MF.T.contiguous(), persistent=False)
+        self.register_buffer("spread_MF", _spread(mel_MF), persistent=False)
+        channels, width = config.channels, config.width("encoder")
+        self.enter = nn.Linear(channels * bins, width)
+        self.encoder = nn.ModuleList(
+            ConvNeXtBlock(width) for _ in range(config.width("encoder_depth"))
+        )
+        self.to_tokens = nn.Linear(self.per_token * width, config.dims)
+        guide, condition = config.width("guide"), config.width("condition")
+        self.from_tokens = nn.Linear(config.dims, self.per_token * guide)
+        self.guide = nn.ModuleList(ConvNeXtBlock(guide) for _ in range(config.width("guide_depth")))
+        self.guide_norm = nn.LayerNorm(guide)
+        self.to_mel = nn.Linear(guide, channels * MELS)
+        self.to_condition = nn.Linear(config.dims, condition)
+        self.time = TimeEmbedding(condition)
+        decoder = config.width("decoder")
+        self.noisy = nn.Linear(2 * channels * bins, decoder)
+        self.guided = nn.Linear(guide, decoder)
+        depth = config.width("decoder_depth")
+        self.decoder = nn.ModuleList(ConvNeXtBlock(decoder, modulated=True) for _ in range(depth))
+        self.modulate = nn.ModuleList(AdaLNZero(condition, decoder) for _ in range(depth))
+        self.last = nn.LayerNorm(decoder)
+        self.clean = nn.Linear(decoder, 2 * channels * bins)
+        nn.init.zeros_(self.clean.weight)
+        nn.init.zeros_(self.clean.bias)
+
+    # latents
+
+    def encode(self, samples_BCN: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Latents (B, L, D), each token with zero mean and unit variance.
+
+        Raises
+        ------
+        ValueError
+            If N is no multiple of a token, or lengths are given.
+        """
+        _refuse_lengths(lengths_B)
+        power_BCTF = self._stft(samples_BCN).abs().square()
+        x_BCTF = _log10(power_BCTF) / 2.0
+        x_BTW = self.enter(x_BCTF.transpose(1, 2).flatten(2))
+        for block in self.encoder:
+            x_BTW = block(x_BTW)
+        z_BLD = self.to_tokens(x_BTW.unflatten(1, (-1, self.per_token)).flatten(2))
+        return normalise_tokens(z_BLD)
+
+    def condition(self, z_BLD: Tensor, lengths_B: Tensor | None = None) -> Condition:
+        """What does not change from step to step."""
+        _refuse_lengths(lengths_B)
+        x_BTW = self.from_tokens(z_BLD).unflatten(2, (self.per_token, -1)).flatten(1, 2)
+        for block in self.guide:
+            x_BTW = block(x_BTW)
+        x_BTW = self.guide_norm(x_BTW)
+        mel_BCTM = self.to_mel(x_BTW).unflatten(2, (-1, MELS)).transpose(1, 2).float()
+        with torch.autocast(mel_BCTM.device.type, enabled=False):
+            power_BCTF = torch.pow(10.0, mel_BCTM.detach().clamp(-10.0, 8.0)) @ self.spread_MF
+            gain_BCTF = (power_BCTF + _TINY).sqrt()
+        return Condition(self.to_condition(z_BLD), x_BTW, mel_BCTM, gain_BCTF)
+
+    # the space of the flow
+
+    def flow_shape(self, n_samples: int) -> tuple[int, ...]:
+        """Of one item: (C, T, 2 F)."""
+        return self.config.channels, n_samples // self.hop, 2 * (self.n_fft // 2 + 1)
+
+    def to_flow(self, samples_BCN: Tensor, condition: Condition) -> Tensor:
+        """Whitened complex frames (B, C, T, 2 F), real parts first."""
+        x = self._stft(samples_BCN) / condition.gain_BCTF
+        size = x.abs()
+        x = x * (companded(size) / size.clamp(min=_TINY)) * math.sqrt(2.0)
+        return torch.cat([x.real, x.imag], dim=-1)
+
+    def from_flow(self, x_BCTG: Tensor, condition: Condition, n_samples: int) -> Tensor:
+        """Samples (B, C, N) of frames as `to_flow` gives them."""
+        real, imaginary = (x_BCTG.float() / math.sqrt(2.0)).chunk(2, dim=-1)
+        size = (real.square() + imaginary.square() + _TINY**2).sqrt()
+        scale = expanded(size) / size * condition.gain_BCTF
+        spectra = torch.complex(real * scale, imaginary * scale)
+        samples_XN = istft_same(spectra.flatten(0, 1), self.n_fft, self.hop)
+        return samples_XN.unflatten(0, (len(x_BCTG), -1))[..., :n_samples]
+
+    def predict(self, x_BCTG: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
+        """The clean frames, as the network estimates them from noisy ones."""
+        c_BLW = condition.z_BLW + self.time(t_B)[:, None]
+        h_BTW = self.noisy(x_BCTG.transpose(1, 2).flatten(2)) + self.guided(condition.guide_BTW)
+        for block, modulate in zip(self.decoder, self.modulate, strict=True):
+            h_BTW = block(h_BTW, *modulate(c_BLW))
+        out = self.clean(self.last(h_BTW)).unflatten(2, (self.config.channels, -1))
+        return out.transpose(1, 2)
+
+    def extra_losses(self, condition: Condition, samples_BCN: Tensor) -> dict[str, Tensor]:
+        """`guide`: mean absolute error of the guide's log-mel, in units of 10 dB.
+
+        What is more than 80 dB below the item's loudest band counts as so far below.
+        """
+        power_BCTF = self._stft(samples_BCN).abs().square()
+        mel_BCTM = _log10(power_BCTF @ self.mel_FM)
+        floor = mel_BCTM.amax(dim=(1, 2, 3), keepdim=True) - RANGE_DB / 10.0
+        return {"guide": F.l1_loss(condition.mel_BCTM.maximum(floor), mel_BCTM.maximum(floor))}
+
+    def _stft(self, samples_BCN: Tensor) -> Tensor:
+        """Complex frames (B, C, T, F): T = N / hop, frame t centred on the middle of its hop."""
+        if samples_BCN.shape[-1] % self.config.hop:
+            raise ValueError(f"{samples_BCN.shape[-1]} samples are no whole number of tokens")
+        with torch.autocast(samples_BCN.device.type, enabled=False):
+            spectra_XTF = stft_same(samples_BCN.float().flatten(0, 1), self.n_fft, self.hop)
+        return spectra_XTF.unflatten(0, samples_BCN.shape[:2])
+
+
+def companded(size: Tensor) -> Tensor:
+    """Whitened magnitudes: as they are up to 1, beyond it 1 + their logarithm, so that an attack
+    that the guide did not foresee counts in decibels and not in powers.
+    """
+    return torch.where(size > 1.0, 1.0 + size.clamp(min=1.0).log(), size)
+
+
+def expanded(size: Tensor) -> Tensor:
+    """The inverse of `companded`, up to 60 dB."""
+    return torch.where(size > 1.0, (size.clamp(1.0, _MOST) - 1.0).exp(), size)
+
+
+def _log10(power: Tensor) -> Tensor:
+    return torch.log10(power.clamp(min=10.0 ** (FLOOR_DB / 10.0)))
+
+
+def _refuse_lengths(lengths_B: Tensor | None) -> None:
+    if lengths_B is not None:
+        raise ValueError("bars of their own lengths are for the perceiver; warp them first")
+
+
+def _spread(mel_MF: Tensor) -> Tensor:
+    """From band powers to bin powers (M, F): each bin takes the weighted mean of its bands.
+
+    A band's power is that of its bins times the filter's area, so it is divided by it first.
+    """
+    area_M = mel_MF.sum(dim=1).clamp(min=1e-12)
+    share_MF = mel_MF / area_M[:, None]
+    weight_MF = mel_MF / mel_MF.amax(dim=1, keepdim=True).clamp(min=1e-12)
+    total_F = weight_MF.sum(dim=0)
+    bare = total_F < 1e-6  # below the first band's rise and above the last one's fall
+    weight_MF = torch.where(bare, 0.0, weight_MF / total_F.clamp(min=1e-6))
+    nearest_F = share_MF.argmax(dim=0)
+    first, last = int((~bare).nonzero()[0]), int((~bare).nonzero()[-1])
+    for f in bare.nonzero().flatten().tolist():
+        weight_MF[nearest_F[min(max(f, first), last)], f] = 1.0
+    return weight_MF / area_M[:, None]
