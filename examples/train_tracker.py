@@ -1,14 +1,16 @@
 """Train the shipped beat tracker: the recipe of core/weights/tracker.
 
     python examples/train_tracker.py DATA --soundfont FLUID.sf2 --soundfont MUSESCORE.sf3
-        [--work DIR] [--steps 2400] [-o core/weights/tracker]
+        [--work DIR] [--steps 5000] [-o core/weights/tracker]
 
 Takes what DATA marks `train`: songs with annotated beats, and MIDI, which is rendered here with
-fluidsynth (each file twice, with another soundfont, tempo, key, reverb and sometimes without drums;
-a third of the 4/4 files again with bars cut to two or three beats). Training sounds are changed in
-tempo, key, level, tone colour and noise as they are drawn. The loss forgives beats that are off by
-up to 60 ms (Foscarin et al., ISMIR 2024, section 3.3). Needs `pip install mido` and fluidsynth.
-It resumes from --work; two hours on two cores, most of it training.
+fluidsynth: each file twice, with another soundfont, tempo, key, balance and reverb, sometimes
+without drums or with rubato; then in another meter, and with meters that change
+(midi_rendering.py). Training sounds are changed in tempo, key, level, tone colour and noise as
+they are drawn. The loss forgives beats that are off by up to 60 ms (Foscarin et al., ISMIR 2024,
+section 3.3). Needs `pip install mido` and fluidsynth. It resumes from --work. An hour and a half
+on one core to render (--render-only), and as long to train; training takes in renders as they
+appear.
 """
 
 from __future__ import annotations

@@ -183,6 +183,19 @@ class TestConfidence:
         confidence_n = posterior_confidence(beat_T, audible_T, frames_n)
         assert confidence_n.max() - confidence_n.min() < 1e-6
 
+    def test_a_steady_song_vouches_for_a_quiet_passage(self) -> None:
+        frames_n = 50 * np.arange(1, 61)
+        beat_T, audible_T = np.full(3100, -8.0), np.full(3100, 0.5)
+        beat_T[frames_n] = 6.0
+        audible_T[:2000] = 0.02
+        audible_T[frames_n[:40]] = 1.0  # then a third in which nothing stands out
+        alone_n = posterior_confidence(beat_T, audible_T, frames_n)
+        steady_n = posterior_confidence(beat_T, audible_T, frames_n, steady=True)
+        assert not alone_n[-8:].any()
+        assert np.allclose(steady_n[-8:], alone_n[:20].max(), atol=0.02)
+        audible_T[2000:] = 0.0  # silence is vouched for by nobody
+        assert not posterior_confidence(beat_T, audible_T, frames_n, steady=True)[-8:].any()
+
     def test_clicks_are_sure_noise_is_not(self) -> None:
         noise = np.random.default_rng(0).normal(0, 0.1, 20 * RATE).astype(np.float32)
         assert track_beats(click_track(120, 20.0), RATE).confidence.mean() > 0.85

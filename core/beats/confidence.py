@@ -72,7 +72,7 @@ def _median_around(x: Array) -> Array:
 
 
 def posterior_confidence(
-    beat_T: Array, audible_T: Array, frames_n: npt.NDArray[np.int64]
+    beat_T: Array, audible_T: Array, frames_n: npt.NDArray[np.int64], *, steady: bool = False
 ) -> npt.NDArray[np.float32]:
     """Probability that each beat is within 70 ms of a true one (n,), 0..1.
 
@@ -89,6 +89,9 @@ def posterior_confidence(
         Onset activations, the largest of all bands.
     frames_n
         Beats in frames.
+    steady
+        Whether the beats are even over the whole song: then the song as a whole vouches for a
+        passage in which little stands out.
     """
     n, n_frames = len(frames_n), len(beat_T)
     if n < 2 or n_frames == 0:
@@ -96,8 +99,10 @@ def posterior_confidence(
     near = np.clip(frames_n[:, None] + np.arange(-6, 7)[None, :], 0, n_frames - 1)
     heard_n = _median_around(beat_T[near].max(axis=1) - np.log(BEAT_ODDS))
     odds_n = np.exp(_SLOPE * np.clip(heard_n, -_SUREST, _SUREST) + _OFFSET)
-    pulse_n = (_contrast(audible_T, frames_n) - _NO_PULSE) / (_PULSE - _NO_PULSE)
+    pulse_n = np.clip((_contrast(audible_T, frames_n) - _NO_PULSE) / (_PULSE - _NO_PULSE), 0.0, 1.0)
+    if steady:
+        pulse_n = np.maximum(pulse_n, np.median(pulse_n))
     second = np.clip(frames_n[:, None] + np.arange(-FPS, FPS + 1, 5)[None, :], 0, n_frames - 1)
     audible_n = audible_T[second].max(axis=1) > 0.0
-    right_n = audible_n * np.clip(pulse_n, 0.0, 1.0) * odds_n / (1.0 + odds_n)
+    right_n = audible_n * pulse_n * odds_n / (1.0 + odds_n)
     return (min(1.0, n / ENOUGH) * right_n).astype(np.float32)

@@ -73,6 +73,7 @@ def track(
     onset_TK = level_activations(features.onsets_TK, FPS)
     frames_n = decode_beats(np.concatenate([beat_T[:, None], onset_TK], axis=1), SETTINGS)
     time_s, grid_odds_n = frames_n / FPS, np.zeros(len(frames_n))
+    grid = None
     if len(frames_n) >= MIN_GRID_BEATS and features.duration_s <= MAX_GRID_S:
         grid = steady_grid(attacks or listen(samples_N, rate), logits_T2, time_s)
         if grid is not None:
@@ -82,10 +83,11 @@ def track(
     )
     place_n = place_beats(time_s, features, learned_n=learned_n)
     time_s, place_n = halve_odd_bars(time_s, place_n, logits_T2[:, 1])
-    frames_n = frame_of(time_s, len(onset_TK))
-    return Beats(
-        time_s, place_n, posterior_confidence(logits_T2[:, 0], onset_TK.max(axis=1), frames_n)
-    )
+    confidence_n = posterior_confidence(
+        logits_T2[:, 0], onset_TK.max(axis=1), frame_of(time_s, len(onset_TK)),
+        steady=grid is not None,
+    )  # fmt: skip
+    return Beats(time_s, place_n, confidence_n)
 
 
 def frame_of(time_s: Array, n_frames: int) -> npt.NDArray[np.int64]:
