@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--mel", type=float, default=0.1)
     parser.add_argument("--stft", type=float, default=0.1)
     parser.add_argument("--flow", type=float, default=1.0)
+    parser.add_argument("--start", type=Path, help="a tokenizer to begin with")
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
     parser.add_argument("--samples-every", type=int, default=1000)
     parser.add_argument("-o", "--out", type=Path, default=Path("core/weights/tokenizer"))
@@ -76,7 +77,7 @@ def main() -> None:
     with Store.open(path) as store:
         sound = TrainingSound([store], config, DataSettings(), steps=given.steps, folder=given.work)
     weights = LossWeights(flow=given.flow, mel=given.mel, stft=given.stft)
-    task = TokenizerTask(config, sound, batch=given.batch, weights=weights)
+    task = TokenizerTask(config, sound, batch=given.batch, weights=weights, start=given.start)
     for report in train(task, settings, given.work / "run"):
         print(report.line(), flush=True)
     if given.out.exists():

@@ -244,6 +244,9 @@ class Stub(nn.Module):
         self.gain = nn.Parameter(torch.ones(()))
         self.conditions: list[Tensor] = []
 
+    def calibrate(self, samples_BCN: Tensor) -> None:
+        self.seen = len(samples_BCN)
+
     def encode(self, samples_BCN: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         return samples_BCN.unflatten(2, (self.config.tokens, -1))[:, 0]
 

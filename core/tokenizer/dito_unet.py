@@ -183,6 +183,9 @@ class DitoUNet(nn.Module):
         self.time = TimeEmbedding(condition)
         self.unet = UNet(config.channels, widths, factors, config.width("blocks"), condition)
 
+    def calibrate(self, samples_BCN: Tensor) -> None:
+        """Takes nothing from data."""
+
     def encode(self, samples_BCN: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Latents (B, L, D), each token with zero mean and unit variance.
 

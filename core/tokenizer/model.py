@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mgen.core import flow
-from mgen.core.checkpoint import load_model, save_model
+from mgen.core.checkpoint import fill, load_model, save_model
 from mgen.core.errors import InputError, UsageError
 from mgen.core.tokenizer.config import TokenizerConfig
 
@@ -24,6 +24,9 @@ class Architecture(Protocol):
     """What an encoder with its decoder gives; `condition` is whatever its latents determine."""
 
     config: TokenizerConfig
+
+    def calibrate(self, samples_BCN: Tensor) -> None:
+        """Take from data what training begins with."""
 
     def encode(self, samples_BCN: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Latents (B, L, D)."""
@@ -190,8 +193,10 @@ def load_tokenizer(folder: Path, device: str = "cpu") -> Tokenizer:
     config, state = load_model(folder, KIND)
     try:
         network = build(TokenizerConfig.from_json(config["tokenizer"]))
-        network.load_state_dict(state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
         cause = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise InputError(f"{folder}: damaged ({cause}); copy the model again") from error
+    fill(network, state, folder)
     return Tokenizer(network.to(device), config["id"])

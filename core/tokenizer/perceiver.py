@@ -74,6 +74,9 @@ class Perceiver(nn.Module):
 
     # latents
 
+    def calibrate(self, samples_BCN: Tensor) -> None:
+        """Takes nothing from data."""
+
     def encode(self, samples_BCN: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Latents (B, L, D), each token with zero mean and unit variance.
 

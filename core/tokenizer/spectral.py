@@ -4,7 +4,9 @@ Everything runs at frame rate (62.5 a second at 16 kHz), so a step costs a small
 network on samples costs; Vocos (Siuzdak, ICLR 2024) and RFWave (Liu et al., ICLR 2025) write sound
 this way. Three parts:
 
-- the encoder reads log-magnitude frames and gives a few numbers a token;
+- the encoder reads log-magnitude frames and gives a few numbers a token. Beside the network a plain
+  linear map leads in and out, which `calibrate` sets to the principal components of log-mel frames:
+  training begins where they end (a network alone took thousands of steps to come near them);
 - the *guide* tells from the latents alone the log-mel spectrum. It is learned by plain regression,
   which trains the encoder fast, and it is computed once an item, not once a step;
 - the decoder writes complex frames by flow matching, divided by the guide's envelope. In that
@@ -37,6 +39,7 @@ OVERLAP = 4
 """Frame lengths a hop: each sample lies in four frames."""
 FLOOR_DB, RANGE_DB = -100.0, 80.0
 _TINY = 1e-5
+_ANCHOR, _LEAST_ANCHOR = 2.0, 0.3
 _MOST = 1.0 + math.log(1000.0)
 
 
@@ -90,11 +93,17 @@ class Spectral(nn.Module):
         self.register_buffer("mel_FM", mel_MF.T.contiguous(), persistent=False)
         self.register_buffer("spread_MF", _spread(mel_MF), persistent=False)
         channels, width = config.channels, config.width("encoder")
-        self.enter = nn.Linear(channels * bins, width)
+        self.enter = nn.Linear(channels * (bins + MELS), width)
         self.encoder = nn.ModuleList(
             ConvNeXtBlock(width) for _ in range(config.width("encoder_depth"))
         )
+        self.enter_norm = nn.LayerNorm(width)
         self.to_tokens = nn.Linear(self.per_token * width, config.dims)
+        self.plain_in = nn.Linear(self.per_token * channels * MELS, config.dims)
+        self.plain_out = nn.Linear(config.dims, self.per_token * channels * MELS)
+        nn.init.zeros_(self.plain_out.weight)
+        with torch.no_grad():
+            self.plain_in.bias[-1] = _ANCHOR
         guide, condition = config.width("guide"), config.width("condition")
         self.from_tokens = nn.Linear(config.dims, self.per_token * guide)
         self.guide = nn.ModuleList(ConvNeXtBlock(guide) for _ in range(config.width("guide_depth")))
@@ -125,12 +134,44 @@ class Spectral(nn.Module):
         """
         _refuse_lengths(lengths_B)
         power_BCTF = self._stft(samples_BCN).abs().square()
-        x_BCTF = _log10(power_BCTF) / 2.0
-        x_BTW = self.enter(x_BCTF.transpose(1, 2).flatten(2))
+        mel_BCTM = _log10(power_BCTF @ self.mel_FM)
+        seen = torch.cat([_log10(power_BCTF), mel_BCTM], dim=-1) / 2.0 + 1.0
+        x_BTW = self.enter(seen.transpose(1, 2).flatten(2))
         for block in self.encoder:
             x_BTW = block(x_BTW)
-        z_BLD = self.to_tokens(x_BTW.unflatten(1, (-1, self.per_token)).flatten(2))
-        return normalise_tokens(z_BLD)
+        z_BLD = self.to_tokens(self._by_token(self.enter_norm(x_BTW)))
+        return normalise_tokens(z_BLD + self.plain_in(self._by_token(mel_BCTM)))
+
+    def _by_token(self, x: Tensor) -> Tensor:
+        """(B, T, W) or (B, C, T, M) -> (B, L, R * rest)."""
+        x_BTW = x.transpose(1, 2).flatten(2) if x.ndim == 4 else x
+        return x_BTW.unflatten(1, (-1, self.per_token)).flatten(2)
+
+    @torch.no_grad()
+    def calibrate(self, samples_BCN: Tensor) -> None:
+        """Begin with the principal components of these items' log-mel tokens, before training.
+
+        Two dims stay free of them, one at 0 and one at `_ANCHOR`: by these the decoder knows what
+        the norm of the tokens took away, their mean and size.
+        """
+        power_BCTF = self._stft(samples_BCN).abs().square()
+        mel_BCTM = _log10(power_BCTF @ self.mel_FM)
+        floor = mel_BCTM.amax(dim=(1, 2, 3), keepdim=True) - RANGE_DB / 10.0
+        tokens_XK = self._by_token(mel_BCTM.maximum(floor)).flatten(0, 1)
+        mean_K = tokens_XK.mean(dim=0)
+        values_K, vectors_KK = torch.linalg.eigh(torch.cov((tokens_XK - mean_K).T.double()))
+        count = min(self.config.dims - 2, len(mean_K))
+        spread_J = values_K.flip(0)[:count].clamp(min=1e-6).sqrt().float()
+        basis_JK = vectors_KK.flip(1).T[:count].float()
+        for parameter in (*self.plain_in.parameters(), *self.plain_out.parameters()):
+            parameter.zero_()
+        self.plain_in.weight[:count] = basis_JK / spread_J[:, None]
+        self.plain_in.bias[:count] = -(basis_JK @ mean_K) / spread_J
+        self.plain_in.bias[-1] = _ANCHOR
+        self.plain_out.weight[:, :count] = (basis_JK * spread_J[:, None]).T
+        self.plain_out.bias.copy_(mean_K)
+        for parameter in (*self.to_tokens.parameters(), *self.to_mel.parameters()):
+            parameter.mul_(0.1)
 
     def condition(self, z_BLD: Tensor, lengths_B: Tensor | None = None) -> Condition:
         """What does not change from step to step."""
@@ -139,7 +180,11 @@ class Spectral(nn.Module):
         for block in self.guide:
             x_BTW = block(x_BTW)
         x_BTW = self.guide_norm(x_BTW)
-        mel_BCTM = self.to_mel(x_BTW).unflatten(2, (-1, MELS)).transpose(1, 2).float()
+        zero_BL1, anchor_BL1 = z_BLD[..., -2:-1], z_BLD[..., -1:]
+        size_BL1 = (anchor_BL1 - zero_BL1).clamp(min=_LEAST_ANCHOR) / _ANCHOR
+        plain_BLK = self.plain_out((z_BLD - zero_BL1) / size_BL1)
+        mel_BTK = self.to_mel(x_BTW) + plain_BLK.unflatten(2, (self.per_token, -1)).flatten(1, 2)
+        mel_BCTM = mel_BTK.unflatten(2, (-1, MELS)).transpose(1, 2).float()
         with torch.autocast(mel_BCTM.device.type, enabled=False):
             power_BCTF = torch.pow(10.0, mel_BCTM.detach().clamp(-10.0, 8.0)) @ self.spread_MF
             gain_BCTF = (power_BCTF + _TINY).sqrt()

@@ -20,16 +20,27 @@ from torch import Tensor, nn
 from mgen.core import flow
 from mgen.core.audio import Audio, write_audio
 from mgen.core.checkpoint import load_model, save_model
-from mgen.core.errors import OutputExistsError
+from mgen.core.errors import OutputExistsError, UsageError
 from mgen.core.tokenizer.config import TokenizerConfig
 from mgen.core.tokenizer.data import TrainingSound
 from mgen.core.tokenizer.losses import Distances, mel_l1_db
-from mgen.core.tokenizer.model import KIND, Architecture, Tokenizer, build, save_tokenizer
+from mgen.core.tokenizer.model import (
+    KIND,
+    Architecture,
+    Tokenizer,
+    build,
+    load_tokenizer,
+    save_tokenizer,
+)
 from mgen.core.train_loop import Draw
 from mgen.core.train_loop.run_folder import RunFolder
 
 RUN = "run"
 """Where in a tokenizer's folder its training lives."""
+
+
+_CALIBRATE = 256
+"""Items that an untrained model takes its first bases from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +54,11 @@ class LossWeights:
     flow: float = 1.0
     mel: float = 0.1
     stft: float = 0.1
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the decoder learns at all; else the extra losses alone count."""
+        return bool(self.flow or self.mel or self.stft)
 
 
 class TokenizerTask:
@@ -63,6 +79,7 @@ class TokenizerTask:
         *,
         batch: int,
         weights: LossWeights | None = None,
+        start: Path | None = None,
         valid_items: int = 16,
         heard_items: int = 4,
     ) -> None:
@@ -78,6 +95,8 @@ class TokenizerTask:
             Items of a step.
         weights
             Of the losses.
+        start
+            A tokenizer of the same sizes to begin with.
         valid_items, heard_items
             Held-out items that are measured, and the first of them that are written as sound.
         """
@@ -88,8 +107,19 @@ class TokenizerTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(sound.settings.seed)
             self.model = build(config)
+        begun_id = ""
+        if start is not None:
+            begun = load_tokenizer(start)
+            begun_id = begun.id
+            if begun.config != config:
+                raise UsageError(f"{start}: a tokenizer of other sizes; name them, or begin anew")
+            self.model = begun.network.train()
+        else:
+            first = sound.batch(0, _CALIBRATE)["samples_BCN"]
+            cast(Architecture, self.model).calibrate(first)
         self.about: dict[str, Any] = {
             "tokenizer": config.to_json(), "data": sound.about, "weights": asdict(self.weights),
+            "start": begun_id,
         }  # fmt: skip
 
     def batch(self, step: int) -> dict[str, Tensor]:
@@ -102,6 +132,10 @@ class TokenizerTask:
         samples_BCN, lengths_B = batch["samples_BCN"], batch.get("lengths_B")
         z_BLD = network.encode(samples_BCN, lengths_B)
         clean = network.condition(z_BLD, lengths_B)
+        if not self.weights.decodes:
+            extra = network.extra_losses(clean, samples_BCN)
+            total = torch.stack(list(extra.values())).sum()
+            return {"loss": total, **{f"loss/{name}": part for name, part in extra.items()}}
         x = network.to_flow(samples_BCN, clean)
         z_noised_BLD, t_B = flow.synchronise_noise(
             z_BLD, draw.uniform(), draw.chance(self.config.noise_sync), draw.uniform(),
