@@ -58,10 +58,11 @@ def _write_text(path: Path, text: str) -> None:
 def _write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    # copies: safetensors refuses tensors that share memory, as tied weights do
-    save_file({k: _on_cpu(v).clone() for k, v in tensors.items()}, path, metadata)
+    # copies: safetensors refuses tensors that share memory, as tied weights do; bytes: its own
+    # files can be read by their owner only
+    path.write_bytes(save({k: _on_cpu(v).clone() for k, v in tensors.items()}, metadata))
 
 
 def _publish(renames: Mapping[Path, Path]) -> None:

@@ -148,8 +148,6 @@ def titles(data: Path, kind: str, take: int) -> list[Path]:
     random.Random(0).shuffle(common)
     common = common[take::2]
     random.Random(kind).shuffle(common)
-    if kind == "6/8":
-        return waltzes if take == 0 else waltzes[::-1]
     return [*waltzes[take::2], *common] if kind == "3/4" else common
 
 

@@ -152,15 +152,29 @@ def deltas(events: list[tuple[int, int, Any]]) -> Any:
 
 
 def as_six_eighths(midi: Any) -> Any:
-    """A 3/4 piece as 6/8: its quarters become eighths, fast enough for dotted quarters as beats."""
-    midi.ticks_per_beat *= 2
-    for track in midi.tracks:
-        for i, message in enumerate(track):
+    """A 4/4 piece as 6/8: two of its quarters are a bar, and each becomes a dotted quarter whose
+    two eighths are played long and short, as the first and the third of three.
+    """
+    out = with_other_bars(midi, ["2/4"])
+    quarter = out.ticks_per_beat
+
+    def moved(tick: int) -> int:
+        beat, inside = divmod(tick, quarter)
+        half = quarter / 2
+        place = inside * 2 if inside <= half else quarter + (inside - half)
+        return int(1.5 * quarter * beat + place)
+
+    for track in out.tracks:
+        at, events = 0, []
+        for number, message in enumerate(track):
+            at += message.time
             if message.type == "time_signature":
-                track[i] = message.copy(numerator=6, denominator=8)
+                message = message.copy(numerator=6, denominator=8)
             elif message.type == "set_tempo":
-                track[i] = message.copy(tempo=message.tempo * 10 // 9)
-    return midi
+                message = message.copy(tempo=message.tempo * 2 // 3)
+            events.append((moved(at), number, message))
+        track[:] = deltas(events)
+    return out
 
 
 def without_beginning(midi: Any, pickup: int, seconds: float) -> tuple[Any, np.ndarray]:

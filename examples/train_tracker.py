@@ -81,8 +81,8 @@ def jobs(data: Path) -> Iterator[tuple[Path, str]]:
             if steady and row["meters"] == "4/4":
                 yield path, "another meter"
                 yield path, "meters that change"
-            elif steady and row["meters"] == "3/4":
-                yield path, "six eighths"
+                if number % 3 == 0:
+                    yield path, "six eighths"
 
 
 def rebarred(midi: Any, change: str, rng: random.Random) -> Any:

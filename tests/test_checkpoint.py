@@ -51,6 +51,13 @@ def test_a_model_comes_back_in_half_precision(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_whoever_may_read_the_folder_may_read_the_model(tmp_path: Path) -> None:
+    save_model(tmp_path / "m", some_state(), CONFIG, KIND)
+    (plain := tmp_path / "plain").touch()
+    modes = {file.stat().st_mode for file in (tmp_path / "m").iterdir()}
+    assert modes == {plain.stat().st_mode}
+
+
 def test_what_half_precision_cannot_hold_stays_as_it_is(tmp_path: Path) -> None:
     save_model(tmp_path, {"x": torch.tensor([1e6]), "y": torch.tensor([1.0])}, {}, KIND)
     _, back = load_model(tmp_path, KIND)

@@ -382,7 +382,10 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 
     def loss(model: nn.Module, given: dict[str, Tensor], draw: Draw) -> dict[str, Tensor]:
         if int(draw._key[1]) == 6:
+            first = signal.getsignal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
+            while signal.getsignal(signal.SIGINT) is first:
+                pass  # two that come before Python looks are one to it
             signal.raise_signal(signal.SIGINT)
         return real(model, given, draw)
 

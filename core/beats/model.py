@@ -101,11 +101,12 @@ class BeatNet(nn.Module):
 
 def save_beat_net(net: BeatNet, folder: Path, about: dict[str, object]) -> None:
     """Write a model: half-precision safetensors, and a config that rebuilds it."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
-    save_file({k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors")
+    packed = save({k: v.contiguous() for k, v in state.items()})
+    (folder / "model.safetensors").write_bytes(packed)
     config = {"kind": KIND, "format": FORMAT, "net": asdict(net.config), **about}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
