@@ -261,6 +261,16 @@ def test_refusals_are_one_line(
     assert not Path("t").exists()
 
 
+def test_where_no_tokenizer_is_the_cure_is_to_make_one(
+    here: Path, real_song: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["filter", str(real_song), "-o", "new.zarr", "--threshold", "0"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("mgen.core.weights.__file__", str(here / "weights.py"))
+    assert main(["tokenize", "new.zarr"]) == 1
+    assert "`mgen train-tokenizer`" in capsys.readouterr().err
+
+
 def test_a_store_without_bars(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree("s.zarr/bars")
     assert main(["tokenize", "s.zarr", "--tokenizer", "tok"]) == 1

@@ -395,6 +395,26 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     assert load_state(tmp_path / "checkpoints") is None  # a half-done step is not kept
 
 
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    toy = Toy()
+    real = toy.loss
+
+    def loss(model: nn.Module, given: dict[str, Tensor], draw: Draw) -> dict[str, Tensor]:
+        signal.raise_signal(signal.SIGINT)
+        return real(model, given, draw)
+
+    toy.loss = loss  # type: ignore[method-assign]
+    try:
+        finish(tmp_path, toy)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    state = load_state(tmp_path / "checkpoints")
+    assert state is not None
+    assert state.step == how().steps
+
+
 def test_a_closed_run_keeps_its_state(unbroken: Path, tmp_path: Path) -> None:
     reports = train(Toy(), how(), tmp_path)
     assert [next(reports).step, next(reports).step] == [1, 4]

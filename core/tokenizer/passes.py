@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mgen.core.errors import StaleError, StoreError
+from mgen.core.errors import InputNotFoundError, StaleError, StoreError
 from mgen.core.store import Provenance, SongRow, Store, latents_layer
 from mgen.core.tokenizer.config import TokenizerConfig
 from mgen.core.tokenizer.data import (
@@ -71,7 +71,14 @@ def current_tokenizer(
         return load_tokenizer(given, device), given
     wanted, path = store.models.get(STAGE), store.model_path(STAGE)
     if wanted is None:
-        return load_tokenizer(shipped("tokenizer"), device), None
+        try:
+            folder = shipped("tokenizer")
+        except InputNotFoundError:
+            raise InputNotFoundError(
+                f"{store.where}: has no tokenizer, and none ships with this mgen; make one with"
+                " `mgen train-tokenizer`, or name one: --tokenizer MODEL"
+            ) from None
+        return load_tokenizer(folder, device), None
     cure = "name its folder: --tokenizer MODEL"
     if path is not None and not (path / "config.json").is_file():
         raise StoreError(

@@ -293,7 +293,9 @@ class _Trainer:
 
 @contextmanager
 def _stoppable() -> Iterator[list[int]]:
-    """A list that SIGINT or SIGTERM put themselves into; the next one acts as ever."""
+    """A list that SIGINT or SIGTERM put themselves into; the next one acts as ever. One that is
+    ignored (under nohup) stays so.
+    """
     got: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield got
@@ -303,7 +305,11 @@ def _stoppable() -> Iterator[list[int]]:
         got.append(number)
         signal.signal(number, before[signal.Signals(number)])
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, note)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield got
     finally:
