@@ -68,11 +68,11 @@ def progress(total: float | None, label: str, unit: str = "it") -> Iterator[Any]
 def step_line(report: StepReport, unit: str = "items") -> str:
     """A training report as one line for stderr; `unit` is what the batches count."""
     values = {**report.losses, "grad": report.grad_norm, **report.figures}
-    shown = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+    shown = " ".join(f"{k.removeprefix('loss/')} {value:.4g}" for k, value in values.items())
     return (
         f"step {report.step}/{report.steps}  {shown}  lr {report.lr:.2e}"
         f"  {report.items_per_s:.3g} {unit}/s  data wait {report.data_wait:.0%}"
-        f"  {report.memory_gb:.2f} GB  {_time_left(report.eta_s)} left"
+        f"  {report.memory_gb:.2f} GB  ETA {_time_left(report.eta_s)}"
     )
 
 

@@ -169,20 +169,8 @@ def _train(
     with output.progress(settings.steps, "train-tokenizer", "step") as bar:
         for last in train(task, settings, run):
             bar.update(last.step - bar.n)
-            output.say(_line(last, unit))
+            output.say(output.step_line(last, unit))
     return last
-
-
-def _line(report: StepReport, unit: str) -> str:
-    losses = {**report.losses, **report.figures}
-    shown = " ".join(f"{name.split('/', 1)[-1] if name.startswith('loss/') else name} {x:.4g}"
-                     for name, x in losses.items())  # fmt: skip
-    left = round(report.eta_s)
-    return (
-        f"step {report.step}/{report.steps}  {shown}  {report.items_per_s:.3g} {unit}/s"
-        f"  data wait {report.data_wait:.0%}  {report.memory_gb:.2f} GB"
-        f"  ETA {left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
-    )
 
 
 def _link(stores: Sequence[Path | str], model_id: str, out: Path) -> None:

@@ -569,6 +569,6 @@ def test_the_line_that_is_printed() -> None:
         items_per_s=41.26, data_wait=0.031, memory_gb=1.234, eta_s=3725.4, seconds=10.0,
     )  # fmt: skip
     assert step_line(report, "bars") == (
-        "step 50/1000  loss 0.1235  loss/mel 2  grad 0.5  lr 1.00e-04  41.3 bars/s"
-        "  data wait 3%  1.23 GB  1:02:05 left"
+        "step 50/1000  loss 0.1235 mel 2 grad 0.5  lr 1.00e-04  41.3 bars/s"
+        "  data wait 3%  1.23 GB  ETA 1:02:05"
     )
