@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import argparse
 import csv
-import shutil
 from pathlib import Path
 
+from mgen.core.checkpoint import load_model, save_model
 from mgen.core.corpus import Segmentation, filter_songs, segment_songs
 from mgen.core.quality import Screening
 from mgen.core.store import Store
 from mgen.core.tokenizer import ARCHS, make_config
 from mgen.core.tokenizer.data import DataSettings, TrainingSound
+from mgen.core.tokenizer.model import KIND
 from mgen.core.tokenizer.training import LossWeights, TokenizerTask
 from mgen.core.train_loop import TrainSettings, train
 
@@ -80,9 +81,8 @@ def main() -> None:
     task = TokenizerTask(config, sound, batch=given.batch, weights=weights, start=given.start)
     for report in train(task, settings, given.work / "run"):
         print(report.line(), flush=True)
-    if given.out.exists():
-        shutil.rmtree(given.out)
-    shutil.copytree(given.work / "run" / "model", given.out)
+    config_of_run, state = load_model(given.work / "run" / "model", KIND)
+    save_model(given.out, state, config_of_run, KIND)  # nothing else in the folder is touched
     print(given.out)
 
 

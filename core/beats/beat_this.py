@@ -20,7 +20,7 @@ import numpy as np
 from mgen.core.beats.features import Samples, blocks, extract, framed
 from mgen.core.beats.grid import Beats
 from mgen.core.beats.meter import count_places, place_beats
-from mgen.core.errors import InputError, InputNotFoundError, MissingDependencyError, UsageError
+from mgen.core.errors import InputError, InputNotFoundError, MissingDependencyError
 
 if TYPE_CHECKING:
     import torch
@@ -51,21 +51,17 @@ def track(
     UsageError
         If CUDA was asked for and is not there.
     """
-    import torch
-
+    from mgen.core.devices import choose_device
     from mgen.kernels.compile_policy import maybe_compile
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError("no CUDA device is here, or torch was built without it; use --device cpu")
-    model = load_model(find_checkpoint(checkpoint)).to(device)
+    where = choose_device(device)
+    model = load_model(find_checkpoint(checkpoint)).to(where)
     mel_TM = _log_mel(samples_N, rate)
     if len(mel_TM) == 0:
         return Beats(np.zeros(0), np.zeros(0, np.int8), np.zeros(0, np.float32))
     chunks = -(-len(mel_TM) // (CHUNK - 2 * BORDER))
-    run = maybe_compile(model, compile, device=device, items=chunks)
-    beat_T, downbeat_T = predict(run, mel_TM.to(device))
+    run = maybe_compile(model, compile, device=where, items=chunks)
+    beat_T, downbeat_T = predict(run, mel_TM.to(where))
     return _to_beats(beat_T.cpu(), downbeat_T.cpu(), samples_N, rate)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from mgen.core.audio import write_wav
 from mgen.core.beats import Beats
 from mgen.core.beats.exports import CLICK_SONG_PEAK, beats_text, labels_text, mix_clicks
-from mgen.core.corpus.files import check_output_folder, file_stems
-from mgen.core.errors import OutputExistsError, StaleError, StoreError
+from mgen.core.corpus.files import check_output_folder, check_outputs, file_stems
+from mgen.core.errors import StaleError, StoreError
 from mgen.core.store import RATE, SongRow, Store
 
 Kind = Literal["beats", "audacity", "click"]
@@ -73,14 +73,7 @@ def plan_exports(
         )
         for song in kept for kind in dict.fromkeys(kinds)
     ]  # fmt: skip
-    there = [report.path for report in plan if os.path.lexists(report.path)]
-    if there and not force:
-        more = f" and {len(there) - 1} files more" if len(there) > 1 else ""
-        verb = "exist" if more else "exists"
-        raise OutputExistsError(
-            f"{there[0]}{more}: {verb}; --force replaces what is there, --export-dir names another"
-            " folder"
-        )
+    check_outputs([report.path for report in plan], "--export-dir", force=force)
     return plan
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mgen.core.beats import Beats, read_beats
-from mgen.core.errors import UsageError
+from mgen.core.errors import OutputExistsError, UsageError
 from mgen.core.store import SongRow
 
 _BEATS_ENDINGS = (
@@ -101,6 +102,24 @@ def _same_beats(one: Beats, other: Beats) -> bool:
     return np.array_equal(one.beat_in_bar, other.beat_in_bar) and np.allclose(
         one.time_s, other.time_s, rtol=0.0, atol=2e-6
     )
+
+
+def check_outputs(paths: Sequence[Path], option: str, *, force: bool) -> None:
+    """Refuse to write where something is, without `force`.
+
+    Raises
+    ------
+    OutputExistsError
+        If some of the files exist; `option` names another folder.
+    """
+    there = [path for path in paths if os.path.lexists(path)]
+    if there and not force:
+        more = f" and {len(there) - 1} files more" if len(there) > 1 else ""
+        verb = "exist" if more else "exists"
+        raise OutputExistsError(
+            f"{there[0]}{more}: {verb}; --force replaces what is there, {option} names another"
+            " folder"
+        )
 
 
 def check_output_folder(folder: Path, option: str) -> None:

@@ -208,3 +208,15 @@ def make_config(
         tokens=tokens, dims=shape.dims, prediction="v" if arch == "dito-unet" else "x",
         sizes=_SIZES[arch, size],
     )  # fmt: skip
+
+
+def refuse_lengths(lengths: object | None) -> None:
+    """Refuse items of their own lengths, for architectures whose items are all of one.
+
+    Raises
+    ------
+    ValueError
+        If any are given.
+    """
+    if lengths is not None:
+        raise ValueError("bars of their own lengths are for the perceiver; warp them first")

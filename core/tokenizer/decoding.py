@@ -6,7 +6,6 @@ Letters: B items, C channels, N samples, L tokens, D dims.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,8 @@ import torch
 from mgen.core.audio import Audio, write_audio
 from mgen.core.bars import unwarp_bar
 from mgen.core.corpus import file_stems
-from mgen.core.corpus.files import check_output_folder
-from mgen.core.errors import OutputExistsError, StaleError, StoreError
+from mgen.core.corpus.files import check_output_folder, check_outputs
+from mgen.core.errors import StaleError, StoreError
 from mgen.core.store import LATENTS, RATE, SongRow, Store
 from mgen.core.tokenizer.data import bar_edges, own_lengths
 from mgen.core.tokenizer.model import Tokenizer
@@ -57,13 +56,7 @@ def plan_decoding(
         DecodeReport(song=song.index, name=song.name, path=folder / f"{stems[song.index]}.wav")
         for song in songs if song.kept
     ]  # fmt: skip
-    there = [report.path for report in plan if os.path.lexists(report.path)]
-    if there and not force:
-        more = f" and {len(there) - 1} files more" if len(there) > 1 else ""
-        raise OutputExistsError(
-            f"{there[0]}{more}: {'exist' if more else 'exists'}; --force replaces what is there,"
-            " -o names another folder"
-        )
+    check_outputs([report.path for report in plan], "-o", force=force)
     return plan
 
 

@@ -25,7 +25,7 @@ from mgen.core.layers import (
     UpBlock,
     normalise_tokens,
 )
-from mgen.core.tokenizer.config import TokenizerConfig
+from mgen.core.tokenizer.config import TokenizerConfig, refuse_lengths
 
 SEED_RATIOS = (8, 4, 4, 2, 2)
 """The seed's, for 512 samples a token: much at first, little where a position holds much."""
@@ -194,7 +194,7 @@ class DitoUNet(nn.Module):
         ValueError
             If N is no multiple of a token, or lengths are given.
         """
-        _refuse_lengths(lengths_B)
+        refuse_lengths(lengths_B)
         if samples_BCN.shape[-1] < 1 or samples_BCN.shape[-1] % self.config.hop:
             raise ValueError(f"{samples_BCN.shape[-1]} samples are no multiple of a token's, "
                              f"{self.config.hop}")  # fmt: skip
@@ -202,7 +202,7 @@ class DitoUNet(nn.Module):
 
     def condition(self, z_BLD: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Projected latents (B, L, K)."""
-        _refuse_lengths(lengths_B)
+        refuse_lengths(lengths_B)
         condition_BLK: Tensor = self.from_tokens(z_BLD)
         return condition_BLK
 
@@ -226,8 +226,3 @@ class DitoUNet(nn.Module):
     def extra_losses(self, condition_BLK: Tensor, samples_BCN: Tensor) -> dict[str, Tensor]:
         """None."""
         return {}
-
-
-def _refuse_lengths(lengths_B: Tensor | None) -> None:
-    if lengths_B is not None:
-        raise ValueError("bars of their own lengths are for the perceiver; warp them first")

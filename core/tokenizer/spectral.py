@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from mgen.core.errors import UsageError
 from mgen.core.layers import AdaLNZero, ConvNeXtBlock, TimeEmbedding, normalise_tokens
-from mgen.core.tokenizer.config import TokenizerConfig
+from mgen.core.tokenizer.config import TokenizerConfig, refuse_lengths
 from mgen.kernels.log_mel import LogMelSpec, mel_filterbank
 from mgen.kernels.overlap_add import istft_same, stft_same
 
@@ -132,7 +132,7 @@ class Spectral(nn.Module):
         ValueError
             If N is no multiple of a token, or lengths are given.
         """
-        _refuse_lengths(lengths_B)
+        refuse_lengths(lengths_B)
         power_BCTF = self._stft(samples_BCN).abs().square()
         mel_BCTM = _log10(power_BCTF @ self.mel_FM)
         seen = torch.cat([_log10(power_BCTF), mel_BCTM], dim=-1) / 2.0 + 1.0
@@ -154,10 +154,8 @@ class Spectral(nn.Module):
         Two dims stay free of them, one at 0 and one at `_ANCHOR`: by these the decoder knows what
         the norm of the tokens took away, their mean and size.
         """
-        power_BCTF = self._stft(samples_BCN).abs().square()
-        mel_BCTM = _log10(power_BCTF @ self.mel_FM)
-        floor = mel_BCTM.amax(dim=(1, 2, 3), keepdim=True) - RANGE_DB / 10.0
-        tokens_XK = self._by_token(mel_BCTM.maximum(floor)).flatten(0, 1)
+        mel_BCTM = self._log_mel(samples_BCN)
+        tokens_XK = self._by_token(mel_BCTM.maximum(_floor(mel_BCTM))).flatten(0, 1)
         mean_K = tokens_XK.mean(dim=0)
         values_K, vectors_KK = torch.linalg.eigh(torch.cov((tokens_XK - mean_K).T.double()))
         count = min(self.config.dims - 2, len(mean_K))
@@ -175,7 +173,7 @@ class Spectral(nn.Module):
 
     def condition(self, z_BLD: Tensor, lengths_B: Tensor | None = None) -> Condition:
         """What does not change from step to step."""
-        _refuse_lengths(lengths_B)
+        refuse_lengths(lengths_B)
         x_BTW = self.from_tokens(z_BLD).unflatten(2, (self.per_token, -1)).flatten(1, 2)
         for block in self.guide:
             x_BTW = block(x_BTW)
@@ -226,10 +224,13 @@ class Spectral(nn.Module):
 
         What is more than 80 dB below the item's loudest band counts as so far below.
         """
-        power_BCTF = self._stft(samples_BCN).abs().square()
-        mel_BCTM = _log10(power_BCTF @ self.mel_FM)
-        floor = mel_BCTM.amax(dim=(1, 2, 3), keepdim=True) - RANGE_DB / 10.0
+        mel_BCTM = self._log_mel(samples_BCN)
+        floor = _floor(mel_BCTM)
         return {"guide": F.l1_loss(condition.mel_BCTM.maximum(floor), mel_BCTM.maximum(floor))}
+
+    def _log_mel(self, samples_BCN: Tensor) -> Tensor:
+        """Log-mel (B, C, T, M) in units of 10 dB."""
+        return _log10(self._stft(samples_BCN).abs().square() @ self.mel_FM)
 
     def _stft(self, samples_BCN: Tensor) -> Tensor:
         """Complex frames (B, C, T, F): T = N / hop, frame t centred on the middle of its hop."""
@@ -238,6 +239,11 @@ class Spectral(nn.Module):
         with torch.autocast(samples_BCN.device.type, enabled=False):
             spectra_XTF = stft_same(samples_BCN.float().flatten(0, 1), self.n_fft, self.hop)
         return spectra_XTF.unflatten(0, samples_BCN.shape[:2])
+
+
+def _floor(mel_BCTM: Tensor) -> Tensor:
+    """What is 80 dB below an item's loudest band (B, 1, 1, 1): below it nothing is told apart."""
+    return mel_BCTM.amax(dim=(1, 2, 3), keepdim=True) - RANGE_DB / 10.0
 
 
 def companded(size: Tensor) -> Tensor:
@@ -254,11 +260,6 @@ def expanded(size: Tensor) -> Tensor:
 
 def _log10(power: Tensor) -> Tensor:
     return torch.log10(power.clamp(min=10.0 ** (FLOOR_DB / 10.0)))
-
-
-def _refuse_lengths(lengths_B: Tensor | None) -> None:
-    if lengths_B is not None:
-        raise ValueError("bars of their own lengths are for the perceiver; warp them first")
 
 
 def _spread(mel_MF: Tensor) -> Tensor:
