@@ -270,7 +270,7 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(
-        self, x_BTW: Tensor, context_BSW: Tensor | None = None, key_mask_BS: Tensor | None = None
+        self, x_BTW: Tensor, context_BSW: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Attend.
 
@@ -280,8 +280,9 @@ class Attention(nn.Module):
             What asks (B, T, W).
         context_BSW
             What is asked (B, S, context); nothing where x attends to itself.
-        key_mask_BS
-            True where a position may be seen (B, S); at least one of an item.
+        mask
+            True where a position may be seen, at least one from every position: (B, S), or
+            (B or 1, T, S) where that depends on who asks (causality).
 
         Returns
         -------
@@ -297,7 +298,8 @@ class Attention(nn.Module):
         value_BHSE = value.unflatten(2, by_head).transpose(1, 2)
         if self.rotary:
             query_BHTE, key_BHSE = rotate(query_BHTE), rotate(key_BHSE)
-        mask = None if key_mask_BS is None else key_mask_BS[:, None, None, :]
+        if mask is not None:
+            mask = mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
         seen_BHTE = F.scaled_dot_product_attention(
             query_BHTE.to(value), key_BHSE.to(value), value_BHSE, attn_mask=mask
         )
@@ -339,17 +341,20 @@ class TransformerBlock(nn.Module):
         W, and its heads.
     context
         Width of a context to attend to between the two; None for none.
+    hidden
+        Of SwiGLU; by default as many weights as a layer of 4 W without a gate.
     modulated
         Whether `forward` is given modulations (of the attention to itself, and of SwiGLU: make
         them with `AdaLNZero(..., parts=2)`) in place of learned RMSNorms.
     """
 
     def __init__(
-        self, width: int, heads: int, *, context: int | None = None, modulated: bool = False
-    ) -> None:
+        self, width: int, heads: int, *, context: int | None = None, hidden: int | None = None,
+        modulated: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.attend = Attention(width, heads)
-        self.swiglu = SwiGLU(width, 8 * width // 3 // 8 * 8)  # as many weights as 4 x without gate
+        self.swiglu = SwiGLU(width, hidden or 8 * width // 3 // 8 * 8)
         self.norm_attend = None if modulated else RMSNorm(width)
         self.norm_swiglu = None if modulated else RMSNorm(width)
         self.ask = None if context is None else Attention(width, heads, context)
@@ -360,24 +365,24 @@ class TransformerBlock(nn.Module):
         x_BTW: Tensor,
         modulations: tuple[Modulation, ...] = (),
         *,
-        key_mask_BT: Tensor | None = None,
+        mask: Tensor | None = None,
         context_BSW: Tensor | None = None,
-        context_mask_BS: Tensor | None = None,
+        context_mask: Tensor | None = None,
     ) -> Tensor:
-        """Same shape out; masks are True where a position may be seen."""
+        """Same shape out; masks are those of `Attention`, of x and of the context."""
         if self.norm_attend is not None and self.norm_swiglu is not None:
-            x_BTW = x_BTW + self.attend(self.norm_attend(x_BTW), None, key_mask_BT)
-            x_BTW = self._ask(x_BTW, context_BSW, context_mask_BS)
+            x_BTW = x_BTW + self.attend(self.norm_attend(x_BTW), None, mask)
+            x_BTW = self._ask(x_BTW, context_BSW, context_mask)
             return x_BTW + self.swiglu(self.norm_swiglu(x_BTW))
         first, second = modulations
         h_BTW = modulate(x_BTW, first.scale_BLW, first.shift_BLW)
-        x_BTW = gate_residual(x_BTW, self.attend(h_BTW, None, key_mask_BT), first.gate_BLW)
-        x_BTW = self._ask(x_BTW, context_BSW, context_mask_BS)
+        x_BTW = gate_residual(x_BTW, self.attend(h_BTW, None, mask), first.gate_BLW)
+        x_BTW = self._ask(x_BTW, context_BSW, context_mask)
         h_BTW = modulate(x_BTW, second.scale_BLW, second.shift_BLW)
         return gate_residual(x_BTW, self.swiglu(h_BTW), second.gate_BLW)
 
-    def _ask(self, x_BTW: Tensor, context_BSW: Tensor | None, mask_BS: Tensor | None) -> Tensor:
+    def _ask(self, x_BTW: Tensor, context_BSW: Tensor | None, mask: Tensor | None) -> Tensor:
         if self.ask is None or self.norm_ask is None:
             return x_BTW
-        asked: Tensor = self.ask(self.norm_ask(x_BTW), context_BSW, mask_BS)
+        asked: Tensor = self.ask(self.norm_ask(x_BTW), context_BSW, mask)
         return x_BTW + asked

@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--stft", type=float, default=0.1)
     parser.add_argument("--flow", type=float, default=1.0)
     parser.add_argument("--start", type=Path, help="a tokenizer to begin with")
+    parser.add_argument("--fixed-latents", action="store_true", help="the decoder alone learns")
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
     parser.add_argument("--samples-every", type=int, default=1000)
     parser.add_argument("-o", "--out", type=Path, default=Path("core/weights/tokenizer"))
@@ -72,13 +73,16 @@ def main() -> None:
     config = make_config(given.preset, given.arch, given.size)
     settings = TrainSettings(
         steps=given.steps, batch=given.batch, lr=given.lr, warmup=min(200, given.steps // 10),
-        schedule="cosine", samples_every=given.samples_every,
-        compile=given.compile,
+        schedule="cosine", optimiser="muon", betas=(0.9, 0.99),
+        samples_every=given.samples_every, compile=given.compile,
     )  # fmt: skip
     with Store.open(path) as store:
         sound = TrainingSound([store], config, DataSettings(), steps=given.steps, folder=given.work)
     weights = LossWeights(flow=given.flow, mel=given.mel, stft=given.stft)
-    task = TokenizerTask(config, sound, batch=given.batch, weights=weights, start=given.start)
+    task = TokenizerTask(
+        config, sound, batch=given.batch, weights=weights, start=given.start,
+        fixed_latents=given.fixed_latents,
+    )  # fmt: skip
     for report in train(task, settings, given.work / "run"):
         print(report.line(), flush=True)
     config_of_run, state = load_model(given.work / "run" / "model", KIND)

@@ -232,7 +232,7 @@ class TestAttention:
         mask_BT = torch.arange(5) < torch.tensor([[5], [3]])
         context_mask_BS = torch.arange(4) < torch.tensor([[1], [4]])
         out_BTW = block(
-            x_BTW, key_mask_BT=mask_BT, context_BSW=context_BSW, context_mask_BS=context_mask_BS
+            x_BTW, mask=mask_BT, context_BSW=context_BSW, context_mask=context_mask_BS
         )
         real = out_BTW[mask_BT].square().sum()
         x_grad, context_grad = torch.autograd.grad(real, (x_BTW, context_BSW))
@@ -245,6 +245,17 @@ class TestAttention:
         x_BTW = torch.randn(1, 7, 8)
         masked = layer(x_BTW, None, torch.arange(7)[None] < 4)[:, :4]
         assert torch.allclose(masked, layer(x_BTW[:, :4]), atol=1e-5)
+
+    def test_a_mask_of_pairs_hides_what_comes_later(self) -> None:
+        block = TransformerBlock(8, 2)
+        x_BTW = torch.randn(2, 5, 8, requires_grad=True)
+        causal_1TT = torch.ones(5, 5, dtype=torch.bool).tril()[None]
+        out_BTW = block(x_BTW, mask=causal_1TT)
+        (grad_BTW,) = torch.autograd.grad(out_BTW[:, 2].square().sum(), x_BTW)
+        assert (grad_BTW[:, 3:] == 0).all()
+        assert (grad_BTW[:, :3].abs().sum(-1) > 0).all()
+        shorter = block(x_BTW[:, :3], mask=causal_1TT[:, :3, :3])
+        assert torch.allclose(shorter, out_BTW[:, :3], atol=1e-5)
 
     def test_rms_norm_and_swiglu_by_formula(self) -> None:
         x_BTW = torch.randn(2, 3, 6)

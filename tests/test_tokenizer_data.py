@@ -21,7 +21,7 @@ from mgen.core.tokenizer.config import TokenizerConfig
 from mgen.core.tokenizer.data import DataSettings, TrainingSound, song_blocks
 from mgen.core.tokenizer.losses import Distances, mel_l1_db
 from mgen.core.tokenizer.training import LossWeights, TokenizerTask, claim_model
-from mgen.core.train_loop import Draw
+from mgen.core.train_loop import Draw, TrainSettings, train
 
 MADE = Provenance()
 SONGS, BARS, BAR = 6, 4, 32768
@@ -247,6 +247,9 @@ class Stub(nn.Module):
     def calibrate(self, samples_BCN: Tensor) -> None:
         self.seen = len(samples_BCN)
 
+    def decoder_modules(self) -> list[nn.Module]:
+        return []
+
     def encode(self, samples_BCN: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         return samples_BCN.unflatten(2, (self.config.tokens, -1))[:, 0]
 
@@ -356,10 +359,42 @@ def test_nothing_is_measured_on_what_was_learned(
     assert len(list(tmp_path.iterdir())) == 2  # there is something to hear all the same
 
 
+SMALL = {"encoder": 8, "encoder_depth": 1, "guide": 8, "guide_depth": 1, "decoder": 8,
+         "decoder_depth": 1, "condition": 8}  # fmt: skip
+
+
+def trained(path: Path, run: Path, **changes: Any) -> dict[str, Tensor]:
+    """State of a spectral tokenizer after three steps."""
+    given = config(sizes=SMALL)
+    task = TokenizerTask(given, sound_of(path, given), batch=2, valid_items=2, **changes)
+    settings = TrainSettings(
+        steps=3, batch=2, lr=1e-2, ema=0.0, optimiser="muon", device="cpu", precision="f32"
+    )
+    assert list(train(task, settings, run))
+    return {k: v.clone() for k, v in task.model.state_dict().items()}
+
+
+def test_latents_are_learned_alone_and_then_left_alone(path: Path, tmp_path: Path) -> None:
+    """The two halves of the shipped recipe: each trains its part and touches nothing else."""
+    guide_alone = LossWeights(flow=0.0, mel=0.0, stft=0.0)
+    first = trained(path, tmp_path / "a", weights=guide_alone)
+    untrained = trained(path, tmp_path / "b", weights=guide_alone, start=tmp_path / "a" / "model")
+    then = trained(path, tmp_path / "c", start=tmp_path / "a" / "model", fixed_latents=True)
+    decoder = ("to_condition", "time", "noisy", "guided", "decoder", "modulate", "last", "clean")
+    for name in first:
+        in_decoder, plain = name.split(".")[0] in decoder, name.startswith("plain")
+        assert torch.equal(untrained[name].half(), first[name].half()) is (in_decoder or plain), (
+            name
+        )
+        if not in_decoder:  # as it was saved, in float16
+            assert torch.equal(then[name], first[name].half().float()), name
+    assert not torch.equal(then["clean.weight"], first["clean.weight"])
+    with pytest.raises(UsageError, match="no decoder"):
+        trained(path, tmp_path / "d", weights=guide_alone, fixed_latents=True)
+
+
 def test_first_weights_follow_the_seed_and_nothing_else(path: Path) -> None:
-    sizes = {"encoder": 8, "encoder_depth": 1, "guide": 8, "guide_depth": 1, "decoder": 8,
-             "decoder_depth": 1, "condition": 8}  # fmt: skip
-    given = config(sizes=sizes)
+    given = config(sizes=SMALL)
     states = []
     for seed in (0, 0, 1):
         torch.manual_seed(len(states))

@@ -26,7 +26,13 @@ from mgen.core.checkpoint import load_model, load_state
 from mgen.core.errors import InputError, MgenError, UsageError
 from mgen.core.train_loop import Draw, NotFiniteError, StepReport, TrainSettings, loop, train
 from mgen.core.train_loop.feed import Feed
-from mgen.core.train_loop.optimiser import Average, Optimiser, decay_groups, learning_rate
+from mgen.core.train_loop.optimiser import (
+    Average,
+    Optimiser,
+    decay_groups,
+    hidden_matrices,
+    learning_rate,
+)
 
 SCRIPT = Path(__file__).with_name("train_toy.py")
 
@@ -110,6 +116,36 @@ def test_gradients_lie_in_one_tensor_and_are_clipped_by_their_norm() -> None:
     assert torch.linalg.vector_norm(optimiser.gradient).item() == pytest.approx(2.0)
     optimiser.clear()
     assert not model.weight.grad.any()
+
+
+def test_muon_turns_a_matrix_along_the_nearest_orthogonal_one() -> None:
+    model = nn.ModuleList([nn.Linear(24, 8)])
+    weight, bias = model[0].weight, model[0].bias
+    before, bias_before = weight.detach().clone(), bias.detach().clone()
+    optimiser = Optimiser(model, weight_decay=0.0, betas=(0.9, 0.999), muon=True)
+    gradient = torch.randn(8, 24, generator=torch.Generator().manual_seed(0))
+    assert weight.grad is not None
+    assert bias.grad is not None
+    weight.grad.copy_(gradient)
+    bias.grad.copy_(torch.tensor([1.0, -2.0] * 4))
+    optimiser.step(0.1)
+    u, _, v = torch.linalg.svd(gradient.double(), full_matrices=False)
+    moved = (before - weight.detach()).double() / (0.1 * 0.2 * math.sqrt(24))
+    assert torch.cosine_similarity(moved.flatten(), (u @ v).flatten(), dim=0) > 0.95
+    sizes = torch.linalg.svdvals(moved)  # five iterations in bf16 end near 1, not at it
+    assert sizes.min() > 0.6
+    assert sizes.max() < 1.3
+    torch.testing.assert_close(  # what is no matrix goes by AdamW
+        bias.detach(), bias_before - 0.1 * torch.tensor([1.0, -1.0] * 4)
+    )
+
+
+def test_hidden_matrices_are_those_of_blocks() -> None:
+    model = nn.Module()
+    model.enter = nn.Linear(3, 4)
+    model.blocks = nn.ModuleList([nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)) for _ in "ab"])
+    model.blocks[1][0].requires_grad_(False)  # type: ignore[index]
+    assert set(hidden_matrices(model)) == {"blocks.0.0.weight"}
 
 
 def test_the_average_follows_its_formula() -> None:
@@ -318,10 +354,9 @@ def start(run: Path, **arguments: Any) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def test_a_killed_run_goes_on_to_the_same_state_bit_for_bit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = {"steps": 40, "checkpoint_minutes": 0}
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_a_killed_run_goes_on_to_the_same_state_bit_for_bit(optimiser: str, tmp_path: Path) -> None:
+    settings = {"steps": 40, "checkpoint_minutes": 0, "optimiser": optimiser}
     random_step = int.from_bytes(os.urandom(1), "big") % 38 + 1
     # once between two checkpoints, right before the model's folder is written; once wherever it is
     with start(tmp_path / "a", **settings, toy={"die_at": random_step}) as killed:
@@ -334,7 +369,7 @@ def test_a_killed_run_goes_on_to_the_same_state_bit_for_bit(
     torch.set_num_threads(1)
     try:
         finish(tmp_path / "a", **settings)
-        finish(tmp_path / "b", steps=40)
+        finish(tmp_path / "b", steps=40, optimiser=optimiser)
     finally:
         torch.set_num_threads(threads)
     a, b = tmp_path / "a", tmp_path / "b"

@@ -28,6 +28,7 @@ class Net(nn.Module):
         self.first = nn.Conv1d(1, 6, 5, padding=2)
         self.norm = nn.LayerNorm(6)
         self.dropout = nn.Dropout(0.1)
+        self.middle = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)])
         self.second = nn.Conv1d(6, 1, 5, padding=2)
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
 
@@ -35,6 +36,8 @@ class Net(nn.Module):
         return self.norm(self.first(x_BCN).transpose(1, 2))
 
     def decode(self, z_BNW: Tensor) -> Tensor:
+        for layer in self.middle:
+            z_BNW = z_BNW + torch.tanh(layer(z_BNW))
         return self.second(torch.tanh(self.dropout(z_BNW)).transpose(1, 2))
 
 

@@ -218,7 +218,7 @@ class TrainingSound:
             names = ", ".join(store.where for store in stores)
             what = "bars fit to learn from" if config.unit == "bar" else "songs with sound"
             raise StoreError(f"{names}: holds no {what}; `mgen info` shows what there is")
-        held = _held_out(owners, settings)
+        held = held_out_songs(owners, settings.seed, settings.held_out)
         is_held_P = np.array([owner in held for owner in owners])
         self.train: npt.NDArray[np.int64] = np.flatnonzero(~is_held_P)
         self.held_out: npt.NDArray[np.int64] = np.flatnonzero(is_held_P)
@@ -351,11 +351,11 @@ class TrainingSound:
         return -gain if turned and self.settings.polarity else gain
 
 
-def _held_out(owners: Sequence[str], settings: DataSettings) -> set[str]:
-    """Songs (hashes of their sources: a song in two stores is one) that are held out."""
-    songs = sorted(
-        set(owners), key=lambda s: hashlib.sha256(f"{settings.seed} {s}".encode()).digest()
-    )
-    if len(songs) < 2 or settings.held_out <= 0:
+def held_out_songs(owners: Sequence[str], seed: int, share: float) -> set[str]:
+    """Songs (hashes of their sources: a song in two stores is one) that are held out, at least one
+    where there are two; the same ones in every stage that trains with this seed.
+    """
+    songs = sorted(set(owners), key=lambda s: hashlib.sha256(f"{seed} {s}".encode()).digest())
+    if len(songs) < 2 or share <= 0:
         return set()
-    return set(songs[: max(1, min(len(songs) - 1, round(settings.held_out * len(songs))))])
+    return set(songs[: max(1, min(len(songs) - 1, round(share * len(songs))))])

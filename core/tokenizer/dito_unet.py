@@ -183,6 +183,10 @@ class DitoUNet(nn.Module):
         self.time = TimeEmbedding(condition)
         self.unet = UNet(config.channels, widths, factors, config.width("blocks"), condition)
 
+    def decoder_modules(self) -> list[nn.Module]:
+        """None: the latents are learned through the decoder."""
+        return []
+
     def calibrate(self, samples_BCN: Tensor) -> None:
         """Takes nothing from data."""
 

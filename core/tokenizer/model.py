@@ -28,6 +28,11 @@ class Architecture(Protocol):
     def calibrate(self, samples_BCN: Tensor) -> None:
         """Take from data what training begins with."""
 
+    def decoder_modules(self) -> list[nn.Module]:
+        """What the flow alone needs: latents, and losses on them, do not depend on it. Empty where
+        the decoder is how the latents are learned.
+        """
+
     def encode(self, samples_BCN: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """Latents (B, L, D)."""
 

@@ -74,6 +74,10 @@ class Perceiver(nn.Module):
 
     # latents
 
+    def decoder_modules(self) -> list[nn.Module]:
+        """None: the latents are learned through the decoder."""
+        return []
+
     def calibrate(self, samples_BCN: Tensor) -> None:
         """Takes nothing from data."""
 
@@ -104,7 +108,7 @@ class Perceiver(nn.Module):
         mask_BP = self._real_patches(n_patches, lengths_B)
         z_BLW = self.queries.expand(len(samples_BCN), -1, -1)
         for block in self.encoder:
-            z_BLW = block(z_BLW, context_BSW=x_BPW, context_mask_BS=mask_BP)
+            z_BLW = block(z_BLW, context_BSW=x_BPW, context_mask=mask_BP)
         return normalise_tokens(self.to_tokens(self.norm(z_BLW)))
 
     def condition(self, z_BLD: Tensor, lengths_B: Tensor | None = None) -> Condition:
@@ -141,7 +145,7 @@ class Perceiver(nn.Module):
         h_BPW = self.enter(x_BPG) + positions_BPW
         for block, modulate in zip(self.decoder, self.modulate, strict=True):
             h_BPW = block(
-                h_BPW, modulate(time_B1W), key_mask_BT=mask_BP, context_BSW=context_BLW
+                h_BPW, modulate(time_B1W), mask=mask_BP, context_BSW=context_BLW
             )  # fmt: skip
         return self._mask(self.leave(self.last(h_BPW)), lengths_B)
 

@@ -104,6 +104,9 @@ class Spectral(nn.Module):
         nn.init.zeros_(self.plain_out.weight)
         with torch.no_grad():
             self.plain_in.bias[-1] = _ANCHOR
+        # the networks learn what is left, several times as fast as if the map were to move too
+        self.plain_in.requires_grad_(False)
+        self.plain_out.requires_grad_(False)
         guide, condition = config.width("guide"), config.width("condition")
         self.from_tokens = nn.Linear(config.dims, self.per_token * guide)
         self.guide = nn.ModuleList(ConvNeXtBlock(guide) for _ in range(config.width("guide_depth")))
@@ -121,6 +124,13 @@ class Spectral(nn.Module):
         self.clean = nn.Linear(decoder, 2 * channels * bins)
         nn.init.zeros_(self.clean.weight)
         nn.init.zeros_(self.clean.bias)
+
+    def decoder_modules(self) -> list[nn.Module]:
+        """All but encoder and guide."""
+        return [
+            self.to_condition, self.time, self.noisy, self.guided, self.decoder, self.modulate,
+            self.last, self.clean,
+        ]  # fmt: skip
 
     # latents
 

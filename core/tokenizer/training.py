@@ -9,7 +9,6 @@ Letters: B items, C channels, N samples, L tokens, D dims.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,8 +18,7 @@ from torch import Tensor, nn
 
 from mgen.core import flow
 from mgen.core.audio import Audio, write_audio
-from mgen.core.checkpoint import load_model, save_model
-from mgen.core.errors import OutputExistsError, UsageError
+from mgen.core.errors import UsageError
 from mgen.core.tokenizer.config import TokenizerConfig
 from mgen.core.tokenizer.data import TrainingSound
 from mgen.core.tokenizer.losses import Distances, mel_l1_db
@@ -32,11 +30,9 @@ from mgen.core.tokenizer.model import (
     load_tokenizer,
     save_tokenizer,
 )
-from mgen.core.train_loop import Draw
-from mgen.core.train_loop.run_folder import RunFolder
+from mgen.core.train_loop import Draw, model_folder
 
-RUN = "run"
-"""Where in a tokenizer's folder its training lives."""
+RUN = model_folder.RUN
 
 
 _CALIBRATE = 256
@@ -80,6 +76,7 @@ class TokenizerTask:
         batch: int,
         weights: LossWeights | None = None,
         start: Path | None = None,
+        fixed_latents: bool = False,
         valid_items: int = 16,
         heard_items: int = 4,
     ) -> None:
@@ -97,6 +94,8 @@ class TokenizerTask:
             Of the losses.
         start
             A tokenizer of the same sizes to begin with.
+        fixed_latents
+            Whether the decoder alone learns, so that latents stay those of `start`.
         valid_items, heard_items
             Held-out items that are measured, and the first of them that are written as sound.
         """
@@ -117,10 +116,22 @@ class TokenizerTask:
         else:
             first = sound.batch(0, _CALIBRATE)["samples_BCN"]
             cast(Architecture, self.model).calibrate(first)
+        self._fixed = fixed_latents
+        self._freeze()
         self.about: dict[str, Any] = {
             "tokenizer": config.to_json(), "data": sound.about, "weights": asdict(self.weights),
-            "start": begun_id,
+            "start": begun_id, "fixed_latents": fixed_latents,
         }  # fmt: skip
+
+    def _freeze(self) -> None:
+        """What the loss does not reach, or must not change, costs no step."""
+        decoder = cast(Architecture, self.model).decoder_modules()
+        if self._fixed and not (decoder and self.weights.decodes):
+            raise UsageError("there is no decoder to train by itself; let the latents be trained")
+        if self._fixed:
+            self.model.requires_grad_(False)
+        for module in decoder:
+            module.requires_grad_(self.weights.decodes)
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """The items of a step: `samples_BCN`, and `lengths_B` where bars keep their lengths."""
@@ -159,7 +170,8 @@ class TokenizerTask:
                 losses["mel"] = self._distances.mel(samples_BCN, found_BCN)
             if self.weights.stft:
                 losses["stft"] = self._distances.stft(samples_BCN, found_BCN)
-        losses |= network.extra_losses(clean, samples_BCN)
+        if not self._fixed:
+            losses |= network.extra_losses(clean, samples_BCN)
         total = torch.stack(
             [getattr(self.weights, name, 1.0) * part for name, part in losses.items()]
         ).sum()
@@ -224,36 +236,10 @@ class TokenizerTask:
 
 
 def claim_model(folder: Path, *, resume: bool = True, force: bool = False) -> Path:
-    """Make sure that a tokenizer may be trained in a folder; gives the folder of its run.
-
-    A run that is there goes on; with `force` and without `resume` it is dropped.
-
-    Raises
-    ------
-    OutputExistsError
-        If something is there that would be lost.
-    """
-    run = folder / RUN
-    begun = RunFolder(run).config.is_file()
-    if folder.exists() and not folder.is_dir():
-        raise OutputExistsError(f"{folder}: a file; name a folder for the tokenizer")
-    if begun and not resume:
-        if not force:
-            raise OutputExistsError(
-                f"{folder}: holds a training run; --force drops it, without --no-resume it goes on"
-            )
-        shutil.rmtree(run)
-    elif not begun and folder.exists() and {p.name for p in folder.iterdir()} - {RUN}:
-        if not (folder / "config.json").is_file():
-            raise OutputExistsError(f"{folder}: exists and is no tokenizer; choose another name")
-        if not force:
-            raise OutputExistsError(f"{folder}: exists; give --force to replace it")
-        load_model(folder, KIND)  # refused where it is a model of another kind
-    folder.mkdir(parents=True, exist_ok=True)
-    return run
+    """Make sure that a tokenizer may be trained in a folder; see `train_loop.model_folder`."""
+    return model_folder.claim_model(folder, KIND, resume=resume, force=force)
 
 
 def finish_model(folder: Path) -> str:
     """Write the model of the finished run in a folder to the folder itself; gives its id."""
-    config, state = load_model(RunFolder(folder / RUN).model, KIND)
-    return save_model(folder, state, config, KIND)
+    return model_folder.finish_model(folder, KIND)

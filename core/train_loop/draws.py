@@ -34,6 +34,11 @@ class Draw:
         self._key = torch.tensor([seed, step, first])
         self._total, self._number = total, 0
 
+    @property
+    def step(self) -> int:
+        """The step that this is the randomness of, from 0."""
+        return int(self._key[1])
+
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, float32 (items, *shape)."""
         return self._draw("normal", shape)

@@ -82,8 +82,9 @@ class _Trainer:
         ranks.share(self.model.state_dict().values())
         self.average = Average(self.model, settings.ema)
         self.optimiser = Optimiser(
-            self.model, weight_decay=settings.weight_decay, betas=settings.betas
-        )
+            self.model, weight_decay=settings.weight_decay, betas=settings.betas,
+            muon=settings.optimiser == "muon",
+        )  # fmt: skip
         self.sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0])
         self.done, self.busy_s = 0, 0.0
         wanted = asdict(settings)

@@ -1,15 +1,22 @@
-"""What a step of training does to a model: the learning rate, AdamW, clipping, the average.
+"""What a step of training does to a model: the learning rate, AdamW or Muon, clipping, the average.
 
-AdamW: Loshchilov and Hutter, ICLR 2019.
+AdamW: Loshchilov and Hutter, ICLR 2019. Muon: Jordan et al. 2024, with the step sizes of Liu et al.
+2025 (Moonlight), section 2.2, so that both take one learning rate.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+
+_MOMENTS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.Muon: ("momentum_buffer",),
+}
 
 
 def learning_rate(step: int, *, lr: float, warmup: int, steps: int, schedule: str) -> float:
@@ -43,8 +50,21 @@ def decay_groups(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[str, n
     return shrunk, left
 
 
+def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
+    """What Muon is for: trainable matrices of linear layers in a list of blocks, by name."""
+    found: dict[str, nn.Parameter] = {}
+    for list_name, blocks in model.named_modules():
+        if not isinstance(blocks, nn.ModuleList):
+            continue
+        for name, module in blocks.named_modules():
+            if isinstance(module, nn.Linear) and module.weight.requires_grad:
+                found[f"{list_name}.{name}.weight".removeprefix(".")] = module.weight
+    return found
+
+
 class Optimiser:
-    """AdamW over a model's parameters, whose gradients lie in one flat tensor.
+    """AdamW over a model's parameters, whose gradients lie in one flat tensor; Muon, if it is asked
+    for, over its hidden matrices.
 
     Every parameter always has a gradient (zero where the loss does not reach it), so that what a
     process does depends on no other; one sum over processes, one norm and one multiplication
@@ -64,8 +84,9 @@ class Optimiser:
     """
 
     def __init__(
-        self, model: nn.Module, *, weight_decay: float, betas: tuple[float, float]
-    ) -> None:
+        self, model: nn.Module, *, weight_decay: float, betas: tuple[float, float],
+        muon: bool = False,
+    ) -> None:  # fmt: skip
         shrunk, left = decay_groups(model)
         mine = {k: p for k, p in model.named_parameters() if p.requires_grad}
         if not mine:
@@ -81,13 +102,21 @@ class Optimiser:
         pieces = self.gradient.split([p.numel() for p in self.parameters])
         for p, piece in zip(self.parameters, pieces, strict=True):
             p.grad = piece.view_as(p)
+        hidden = hidden_matrices(model) if muon else {}
         groups = [
-            {"params": list(shrunk.values()), "weight_decay": weight_decay},
-            {"params": list(left.values()), "weight_decay": 0.0},
+            {"params": [p for k, p in group.items() if k not in hidden], "weight_decay": decay}
+            for group, decay in ((shrunk, weight_decay), (left, 0.0))
         ]
-        self.adamw = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=0.0, betas=betas, fused=True
-        )
+        self._parts: list[torch.optim.Optimizer] = []
+        if groups := [g for g in groups if g["params"]]:
+            self._parts.append(torch.optim.AdamW(groups, lr=0.0, betas=betas, fused=True))
+        if hidden:
+            self._parts.append(
+                torch.optim.Muon(
+                    list(hidden.values()), lr=0.0, weight_decay=weight_decay,
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            )  # fmt: skip
 
     def clear(self) -> None:
         """Set all gradients to zero."""
@@ -102,15 +131,16 @@ class Optimiser:
 
     def step(self, lr: float) -> None:
         """Update the parameters."""
-        for group in self.adamw.param_groups:
-            group["lr"] = lr
-        self.adamw.step()
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = lr
+            part.step()
 
     def state(self) -> dict[str, Tensor]:
         """Moments by `parameter/what`; empty before the first step."""
         found = {}
-        for name, p in zip(self.names, self.parameters, strict=True):
-            for what, x in self.adamw.state.get(p, {}).items():
+        for name, _, part, p in self._owned():
+            for what, x in part.state.get(p, {}).items():
                 found[f"{name}/{what}"] = x
         return found
 
@@ -124,11 +154,21 @@ class Optimiser:
         """
         if not state:
             return
-        for name, p in zip(self.names, self.parameters, strict=True):
-            self.adamw.state[p] = {
-                what: state[f"{name}/{what}"].to(p.device, copy=True)
-                for what in ("step", "exp_avg", "exp_avg_sq")
+        for name, moments, part, p in self._owned():
+            part.state[p] = {
+                what: state[f"{name}/{what}"].to(p.device, copy=True) for what in moments
             }
+
+    def _owned(
+        self,
+    ) -> Iterator[tuple[str, tuple[str, ...], torch.optim.Optimizer, nn.Parameter]]:
+        """Parameters with their names, what is kept of each, and who moves it."""
+        names = {id(p): name for name, p in zip(self.names, self.parameters, strict=True)}
+        for part in self._parts:
+            moments = _MOMENTS[type(part)]
+            for group in part.param_groups:
+                for p in group["params"]:
+                    yield names[id(p)], moments, part, p
 
 
 class Average:

@@ -25,8 +25,11 @@ class TrainSettings:
         Items of an update, over all processes.
     lr, warmup, schedule
         Learning rate, the steps it rises over, and what it does then.
+    optimiser
+        adamw; or muon for the matrices of the blocks and AdamW for all else: a third more time a
+        step on a CPU, and far fewer steps.
     weight_decay, betas
-        Of AdamW; biases, norms and vectors do not decay.
+        Of AdamW (Muon takes the first); biases, norms and vectors do not decay.
     clip
         Largest norm of the gradient; 0 for any.
     ema
@@ -52,6 +55,7 @@ class TrainSettings:
     lr: float = 1e-4
     warmup: int = 0
     schedule: Literal["constant", "cosine"] = "constant"
+    optimiser: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 1.0
@@ -87,8 +91,8 @@ class TrainSettings:
 
 
 _CHOICES = {
-    "schedule": ("constant", "cosine"), "precision": ("auto", "bf16", "f32"),
-    "compile": ("auto", "on", "off"),
+    "schedule": ("constant", "cosine"), "optimiser": ("adamw", "muon"),
+    "precision": ("auto", "bf16", "f32"), "compile": ("auto", "on", "off"),
 }  # fmt: skip
 
 
