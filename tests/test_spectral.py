@@ -152,6 +152,32 @@ def test_calibrated_it_begins_with_the_principal_components() -> None:
     assert np.abs(found.flatten(2).flatten(0, 1).numpy() - tokens).mean() < own + 0.05
 
 
+@pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (44100, 2)])
+def test_the_last_touch_brings_bands_to_the_guides_levels(rate: int, channels: int) -> None:
+    config = tiny(rate=rate, channels=channels)
+    net = Spectral(config)
+    truth_BCN = sound(2, config)
+    clean = net.condition(net.encode(truth_BCN))
+    right = clean._replace(mel_BCTM=net._log_mel(truth_BCN))
+    wrong_BCN = truth_BCN.flip(-1) + 0.05 * torch.randn_like(truth_BCN)
+    before, after, own = (
+        float(net.extra_losses(right, x)["guide"])
+        for x in (wrong_BCN, net.finish(wrong_BCN, right), net.finish(truth_BCN, right))
+    )
+    assert before > 0.8  # units of 10 dB
+    assert after < 0.25 * before
+    assert own < 0.01
+    torch.testing.assert_close(net.finish(truth_BCN, right), truth_BCN, atol=2e-3, rtol=0)
+
+
+def test_silence_stays_silent_whatever_the_guide_says() -> None:
+    config = tiny()
+    net = Spectral(config)
+    silence = torch.zeros(1, 1, config.samples)
+    loud = net.condition(net.encode(sound(1, config)))
+    assert (net.finish(silence, loud) == 0).all()
+
+
 def test_an_untrained_decoder_gives_silence_in_the_flow_space() -> None:
     config = tiny()
     net = Spectral(config)

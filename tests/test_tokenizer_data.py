@@ -250,6 +250,9 @@ class Stub(nn.Module):
     def decoder_modules(self) -> list[nn.Module]:
         return []
 
+    def finish(self, samples_BCN: Tensor, condition: Tensor) -> Tensor:
+        return samples_BCN
+
     def encode(self, samples_BCN: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         return samples_BCN.unflatten(2, (self.config.tokens, -1))[:, 0]
 

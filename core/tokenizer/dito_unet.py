@@ -222,6 +222,10 @@ class DitoUNet(nn.Module):
         """Samples (B, C, N)."""
         return x_BCN[..., :n_samples].float() * LEVEL
 
+    def finish(self, samples_BCN: Tensor, condition: object) -> Tensor:
+        """As it is."""
+        return samples_BCN
+
     def predict(self, x_BCN: Tensor, t_B: Tensor, condition_BLK: Tensor) -> Tensor:
         """Velocity, or the clean signal where the config says so."""
         out_BCN: Tensor = self.unet(x_BCN, condition_BLK + self.time(t_B)[:, None])

@@ -48,6 +48,9 @@ class Architecture(Protocol):
     def from_flow(self, x: Tensor, condition: Any, n_samples: int) -> Tensor:
         """Sound (B, C, N) of what the flow made."""
 
+    def finish(self, samples_BCN: Tensor, condition: Any) -> Tensor:
+        """Sound that was sampled, after what the latents still know better of it."""
+
     def predict(self, x_t: Tensor, t_B: Tensor, condition: Any) -> Tensor:
         """Velocity or clean signal, as the config's `prediction` says."""
 
@@ -156,7 +159,7 @@ class Tokenizer:
             return flow.velocity_from_x(x_t, out, t_B, min_t=0.5 / steps)
 
         x = flow.sample(velocity, noise, steps)
-        return self.network.from_flow(x, condition, n)
+        return self.network.finish(self.network.from_flow(x, condition, n), condition)
 
     def _check(self, samples_BCN: Tensor) -> None:
         if samples_BCN.ndim != 3 or samples_BCN.shape[1] != self.config.channels:

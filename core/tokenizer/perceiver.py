@@ -133,6 +133,10 @@ class Perceiver(nn.Module):
         samples_BCN = x_BPG.unflatten(2, (-1, self.patch)).transpose(1, 2).flatten(2)
         return samples_BCN[..., :n_samples] * LEVEL
 
+    def finish(self, samples_BCN: Tensor, condition: object) -> Tensor:
+        """As it is."""
+        return samples_BCN
+
     def predict(self, x_BPG: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
         """Clean patches (or velocity, if the config says so), zero beyond the items' lengths."""
         context_BLW, lengths_B = condition

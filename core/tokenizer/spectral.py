@@ -13,6 +13,7 @@ this way. Three parts:
   whitened space all bins weigh the same and noise of one size suits them all (PriorGrad, Lee et
   al., ICLR 2022, scales the noise instead). The network gives the clean frames, not the velocity:
   it is narrower than a frame, and what it gives need not carry the noise through (Li and He 2025).
+  At the end the bands of what it wrote are brought to the levels that the guide knows.
 
 Letters: B items, C channels, N samples, L tokens, D dims, T frames, F bins, M mel bands, W width,
 R frames of a token.
@@ -38,6 +39,8 @@ MELS = 80
 OVERLAP = 4
 """Frame lengths a hop: each sample lies in four frames."""
 FLOOR_DB, RANGE_DB = -100.0, 80.0
+MATCH_ROUNDS, MATCH_DB = 2, 20.0
+"""How often, and by how much at most, `Spectral.finish` moves the level of a band."""
 _TINY = 1e-5
 _ANCHOR, _LEAST_ANCHOR = 2.0, 0.3
 _MOST = 1.0 + math.log(1000.0)
@@ -219,6 +222,23 @@ class Spectral(nn.Module):
         spectra = torch.complex(real * scale, imaginary * scale)
         samples_XN = istft_same(spectra.flatten(0, 1), self.n_fft, self.hop)
         return samples_XN.unflatten(0, (len(x_BCTG), -1))[..., :n_samples]
+
+    def finish(self, samples_BCN: Tensor, condition: Condition) -> Tensor:
+        """Bring the bands to the levels that the guide knows, phases as they are.
+
+        The flow writes phases and what lies within a band; the level of each band is told by the
+        latents directly, and better. Frames overlap, so it takes a few rounds, as in Griffin and
+        Lim (1984).
+        """
+        area_M, most = self.mel_FM.sum(dim=0), MATCH_DB / 10.0
+        for _ in range(MATCH_ROUNDS):
+            spectra_BCTF = self._stft(samples_BCN)
+            mel_BCTM = _log10(spectra_BCTF.abs().square() @ self.mel_FM)
+            wanted_BCTM = (condition.mel_BCTM - mel_BCTM).clamp(-most, most)
+            gain_BCTF = torch.pow(10.0, 0.5 * ((wanted_BCTM * area_M) @ self.spread_MF))
+            samples_XN = istft_same((spectra_BCTF * gain_BCTF).flatten(0, 1), self.n_fft, self.hop)
+            samples_BCN = samples_XN.unflatten(0, samples_BCN.shape[:2])
+        return samples_BCN
 
     def predict(self, x_BCTG: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
         """The clean frames, as the network estimates them from noisy ones."""

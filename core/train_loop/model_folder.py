@@ -1,4 +1,4 @@
-"""The folder of a model that is being trained: MODEL/run is the run, MODEL itself what came of it."""
+"""Where a model is trained: MODEL/run is the run, MODEL itself what came of it."""
 
 from __future__ import annotations
 

@@ -57,9 +57,10 @@ def hidden_matrices(model: nn.Module) -> dict[str, nn.Parameter]:
         if not isinstance(blocks, nn.ModuleList):
             continue
         for name, module in blocks.named_modules():
-            if isinstance(module, nn.Linear) and module.weight.requires_grad:
-                found[f"{list_name}.{name}.weight".removeprefix(".")] = module.weight
-    return found
+            weight = getattr(module, "weight", None)
+            if isinstance(module, nn.Linear) and isinstance(weight, nn.Parameter):
+                found[f"{list_name}.{name}.weight".removeprefix(".")] = weight
+    return {name: weight for name, weight in found.items() if weight.requires_grad}
 
 
 class Optimiser:
