@@ -1,20 +1,32 @@
 """Train the shipped tokenizer: the recipe of core/weights/tokenizer.
 
-    python examples/train_tokenizer.py DATA [--work DIR] [--steps 6000] [--batch 16]
-        [-o core/weights/tokenizer]
+    python examples/train_tokenizer.py DATA --soundfont FLUID.sf2 --soundfont MUSESCORE.sf3
+        [--work DIR] [-o core/weights/tokenizer]
 
 Takes the songs that DATA marks `train` and whose kind is recorded, produced or sequenced-render,
-makes a store of them in --work (all are kept, whatever the judge says), cuts them into bars, each
-bar once more with moved edges, and trains. It resumes from --work; the run's figures are in
-WORK/run/metrics.jsonl. The model is written to -o at the end.
+and a minute of each MIDI file of that split, rendered here with fluidsynth in another tempo, key
+and balance (midi_rendering.py; needs `pip install mido`). Makes stores of them in --work (all are
+kept, whatever the judge says), cuts them into bars, those of the songs once more with moved edges,
+and trains twice: first the latents with the guide alone, which is
+a plain regression and fast, then the decoder on latents that stay as they are. An architecture
+whose latents are learned through its decoder (dito-unet, perceiver) is trained once, all of it.
+It resumes from --work; figures are in WORK/latents/metrics.jsonl and WORK/decoder/metrics.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import random
 from pathlib import Path
 
+import numpy as np
+import soundfile
+from midi_rendering import RATE, beats_of, render, shortened, varied
+
+from mgen.core.beats import Beats
+from mgen.core.beats.exports import beats_text
 from mgen.core.checkpoint import load_model, save_model
 from mgen.core.corpus import Segmentation, filter_songs, segment_songs
 from mgen.core.quality import Screening
@@ -25,7 +37,11 @@ from mgen.core.tokenizer.model import KIND
 from mgen.core.tokenizer.training import LossWeights, TokenizerTask
 from mgen.core.train_loop import TrainSettings, train
 
+RENDERED_S = 60.0
 KINDS = {"recorded", "produced", "sequenced-render"}
+DATA = DataSettings()
+GUIDE_ALONE = LossWeights(flow=0.0, mel=0.0, stft=0.0)
+DECODER = LossWeights(flow=1.0, mel=0.3, stft=0.5)
 
 
 def songs_to_learn_from(data: Path) -> list[Path]:
@@ -37,57 +53,105 @@ def songs_to_learn_from(data: Path) -> list[Path]:
         ]
 
 
-def fill_store(path: Path, songs: list[Path]) -> None:
+def fill_store(path: Path, songs: list[Path], how: Segmentation) -> None:
     """Songs and bars that are not there yet."""
     with Store.open_or_create(path) as store:
         for report in filter_songs(store, songs, how=Screening(threshold=0.0)):
             print(report.status, report.name or report.source, report.reason, flush=True)
-        for bars in segment_songs(store, Segmentation(jitter=1)):
+        for bars in segment_songs(store, how):
             print(bars.status, bars.name, bars.bars, "bars", flush=True)
+
+
+def render_songs(data: Path, soundfonts: list[Path], folder: Path) -> list[Path]:
+    """A minute of each piece of the training split that is not drums alone, and its beats."""
+    import mido
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (data / "midi" / "index.csv").open(newline="", encoding="utf-8") as file:
+        rows = [r for r in csv.DictReader(file) if r["split"] == "train"]
+    songs = []
+    for row in rows:
+        source, rng = data / row["path"], random.Random(row["path"])
+        if source.parent.name == "groove":
+            continue
+        out = folder / f"{source.parent.name}-{source.stem}.flac"
+        if not out.exists():
+            midi = varied(mido.MidiFile(source), rng)
+            shortened(midi, RENDERED_S)
+            beats_N2, pcm_N = beats_of(midi), render(midi, rng.choice(soundfonts), rng)
+            beats_N2 = beats_N2[beats_N2[:, 0] < len(pcm_N) / RATE]
+            beats = Beats(
+                beats_N2[:, 0], beats_N2[:, 1].astype(np.int8),
+                np.ones(len(beats_N2), np.float32),
+            )  # fmt: skip
+            out.with_suffix(".beats").write_text(beats_text(beats), "utf-8")
+            soundfile.write(out, pcm_N, RATE)
+        songs.append(out)
+    return songs
+
+
+def learn(
+    task: TokenizerTask, steps: int, lr: float, options: argparse.Namespace, run: Path
+) -> Path:
+    """One run; gives its model's folder."""
+    settings = TrainSettings(
+        steps=steps, batch=task.size, lr=lr, warmup=min(200, steps // 10), schedule="cosine",
+        optimiser="muon", betas=(0.9, 0.99), samples_every=options.samples_every,
+        compile=options.compile,
+    )  # fmt: skip
+    for report in train(task, settings, run):
+        print(report.line(), flush=True)
+    return run / "model"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--work", type=Path, default=Path("tokenizer-training"))
-    parser.add_argument("--store", type=Path, help="a store that is there, in place of DATA's")
+    parser.add_argument("--soundfont", type=Path, action="append", default=[], help="repeatable")
+    parser.add_argument(
+        "--store", type=Path, action="append", default=[], help="in place of DATA; repeatable"
+    )
     parser.add_argument("--arch", default="spectral", choices=ARCHS)
     parser.add_argument("--preset", default="bar")
     parser.add_argument("--size", default="small")
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--mel", type=float, default=0.1)
-    parser.add_argument("--stft", type=float, default=0.1)
-    parser.add_argument("--flow", type=float, default=1.0)
-    parser.add_argument("--start", type=Path, help="a tokenizer to begin with")
-    parser.add_argument("--fixed-latents", action="store_true", help="the decoder alone learns")
+    parser.add_argument("--latent-steps", type=int, default=3000)
+    parser.add_argument("--latent-batch", type=int, default=16)
+    parser.add_argument("--decoder-steps", type=int, default=3000)
+    parser.add_argument("--decoder-batch", type=int, default=24)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
-    parser.add_argument("--samples-every", type=int, default=1000)
+    parser.add_argument("--samples-every", type=int, default=500)
     parser.add_argument("-o", "--out", type=Path, default=Path("core/weights/tokenizer"))
-    given = parser.parse_args()
-    given.work.mkdir(parents=True, exist_ok=True)
-    path = given.store or given.work / "train.zarr"
-    if not given.store:
-        fill_store(path, songs_to_learn_from(given.data))
-    config = make_config(given.preset, given.arch, given.size)
-    settings = TrainSettings(
-        steps=given.steps, batch=given.batch, lr=given.lr, warmup=min(200, given.steps // 10),
-        schedule="cosine", optimiser="muon", betas=(0.9, 0.99),
-        samples_every=given.samples_every, compile=given.compile,
-    )  # fmt: skip
-    with Store.open(path) as store:
-        sound = TrainingSound([store], config, DataSettings(), steps=given.steps, folder=given.work)
-    weights = LossWeights(flow=given.flow, mel=given.mel, stft=given.stft)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    paths = options.store or [options.work / "songs.zarr", options.work / "renders.zarr"]
+    if not options.store:
+        fill_store(paths[0], songs_to_learn_from(options.data), Segmentation(jitter=1))
+        folder = options.work / "renders"
+        renders = render_songs(options.data, options.soundfont, folder)
+        fill_store(paths[1], renders, Segmentation(beats_path=folder))
+    config = make_config(options.preset, options.arch, options.size)
+
+    def sound(steps: int) -> TrainingSound:
+        with contextlib.ExitStack() as stack:
+            stores = [stack.enter_context(Store.open(path)) for path in paths]
+            return TrainingSound(stores, config, DATA, steps=steps, folder=options.work)
+
+    latents = None
+    if config.arch == "spectral":
+        task = TokenizerTask(
+            config, sound(options.latent_steps), batch=options.latent_batch, weights=GUIDE_ALONE
+        )
+        latents = learn(task, options.latent_steps, options.lr, options, options.work / "latents")
     task = TokenizerTask(
-        config, sound, batch=given.batch, weights=weights, start=given.start,
-        fixed_latents=given.fixed_latents,
+        config, sound(options.decoder_steps), batch=options.decoder_batch, weights=DECODER,
+        start=latents, fixed_latents=latents is not None,
     )  # fmt: skip
-    for report in train(task, settings, given.work / "run"):
-        print(report.line(), flush=True)
-    config_of_run, state = load_model(given.work / "run" / "model", KIND)
-    save_model(given.out, state, config_of_run, KIND)  # nothing else in the folder is touched
-    print(given.out)
+    model = learn(task, options.decoder_steps, options.lr, options, options.work / "decoder")
+    about, state = load_model(model, KIND)
+    save_model(options.out, state, about, KIND)  # nothing else in the folder is touched
+    print(options.out)
 
 
 if __name__ == "__main__":

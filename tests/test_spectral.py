@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mgen.core import flow
 from mgen.core.tokenizer import Tokenizer, TokenizerConfig, make_config
+from mgen.core.tokenizer.bands import Bands, semitones
 from mgen.core.tokenizer.spectral import Spectral, companded, expanded, frames_per_token
 
 TINY = {
@@ -104,7 +105,7 @@ def test_companding_is_undone(db: float) -> None:
 def test_bands_spread_to_bins_keep_a_flat_spectrum_flat() -> None:
     net = Spectral(tiny())
     flat_F = torch.full((net.n_fft // 2 + 1,), 3.0)
-    torch.testing.assert_close((flat_F @ net.mel_FM) @ net.spread_MF, flat_F)
+    torch.testing.assert_close((flat_F @ net.mel.filters_FM) @ net.mel.spread_MF, flat_F)
 
 
 def test_the_guide_loss_is_zero_for_the_true_spectrum_and_ten_db_is_one() -> None:
@@ -112,7 +113,7 @@ def test_the_guide_loss_is_zero_for_the_true_spectrum_and_ten_db_is_one() -> Non
     net = Spectral(config)
     x_BCN = sound(2, config)
     condition = net.condition(net.encode(x_BCN))
-    true = torch.log10((net._stft(x_BCN).abs().square() @ net.mel_FM).clamp(min=1e-10))
+    true = torch.log10((net._stft(x_BCN).abs().square() @ net.mel.filters_FM).clamp(min=1e-10))
     assert net.extra_losses(condition._replace(mel_BCTM=true), x_BCN)["guide"] < 1e-6
     louder = net.extra_losses(condition._replace(mel_BCTM=true + 1.0), x_BCN)["guide"]
     assert 0.7 < float(louder) <= 1.0 + 1e-5  # what lies below the range counts for less
@@ -137,7 +138,7 @@ def test_calibrated_it_begins_with_the_principal_components() -> None:
             parameter.zero_()
     x_BCN = sound(4, config)
     net.calibrate(x_BCN)
-    mel_BCTM = torch.log10((net._stft(x_BCN).abs().square() @ net.mel_FM).clamp(min=1e-10))
+    mel_BCTM = torch.log10((net._stft(x_BCN).abs().square() @ net.mel.filters_FM).clamp(min=1e-10))
     mel_BCTM = mel_BCTM.maximum(mel_BCTM.amax((1, 2, 3), keepdim=True) - 8.0)
     tokens = mel_BCTM[:, 0].unflatten(1, (-1, 2)).flatten(2).flatten(0, 1).numpy()
     mean = tokens.mean(0)
@@ -153,21 +154,39 @@ def test_calibrated_it_begins_with_the_principal_components() -> None:
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (44100, 2)])
+@torch.no_grad()
 def test_the_last_touch_brings_bands_to_the_guides_levels(rate: int, channels: int) -> None:
     config = tiny(rate=rate, channels=channels)
     net = Spectral(config)
     truth_BCN = sound(2, config)
-    clean = net.condition(net.encode(truth_BCN))
-    right = clean._replace(mel_BCTM=net._log_mel(truth_BCN))
+    right = net.condition(net.encode(truth_BCN))._replace(
+        mel_BCTM=net.mel.levels(truth_BCN), pitch_BCTM=net.pitch.levels(truth_BCN)
+    )
     wrong_BCN = truth_BCN.flip(-1) + 0.05 * torch.randn_like(truth_BCN)
     before, after, own = (
-        float(net.extra_losses(right, x)["guide"])
+        net.extra_losses(right, x)
         for x in (wrong_BCN, net.finish(wrong_BCN, right), net.finish(truth_BCN, right))
     )
-    assert before > 0.8  # units of 10 dB
-    assert after < 0.25 * before
-    assert own < 0.01
+    assert float(before["guide"]) > 0.8  # units of 10 dB
+    for name in ("guide", "pitch"):
+        assert float(after[name]) < 0.3 * float(before[name]), name
+        assert float(own[name]) < 0.01, name
     torch.testing.assert_close(net.finish(truth_BCN, right), truth_BCN, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("rate", "notes"), [(16000, 83), (44100, 84), (8000, 71)])
+def test_semitones_tell_a_tone_from_its_neighbours(rate: int, notes: int) -> None:
+    n_fft = 16 * round(rate / 62.5 / 2) * 2
+    filters_MF = semitones(rate, n_fft)
+    assert len(filters_MF) == notes
+    assert (filters_MF.amax(1) > 0.3).all()  # each holds a bin
+    bands = Bands(filters_MF, n_fft, n_fft // 16)
+    for note in (45, 69, 100):
+        hz = 440.0 * 2.0 ** ((note - 69) / 12)
+        tone = torch.sin(2 * torch.pi * hz * torch.arange(rate // n_fft * n_fft) / rate)
+        levels_TM = bands.levels(0.5 * tone[None, None])[0, 0]
+        middle_M = levels_TM[len(levels_TM) // 2]
+        assert int(middle_M.argmax()) == note - 36
 
 
 def test_silence_stays_silent_whatever_the_guide_says() -> None:

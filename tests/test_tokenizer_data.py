@@ -17,6 +17,7 @@ from mgen.core.beats import Beats
 from mgen.core.errors import AudioError, OutputExistsError, StaleError, StoreError, UsageError
 from mgen.core.store import BarTable, Provenance, SongRow, Store
 from mgen.core.tokenizer import training
+from mgen.core.tokenizer.augment import Augmentation
 from mgen.core.tokenizer.config import TokenizerConfig
 from mgen.core.tokenizer.data import DataSettings, TrainingSound, song_blocks
 from mgen.core.tokenizer.losses import Distances, mel_l1_db
@@ -25,7 +26,8 @@ from mgen.core.train_loop import Draw, TrainSettings, train
 
 MADE = Provenance()
 SONGS, BARS, BAR = 6, 4, 32768
-PLAIN = DataSettings(gain_db=0.0, polarity=False)
+LOUD = Augmentation(speed=0.0, tone_db=0.0, mix=0.0, gain_db=60.0)
+PLAIN = DataSettings(augmentation=Augmentation.none())
 
 
 def config(**changes: Any) -> TokenizerConfig:
@@ -79,7 +81,7 @@ def marks(batch: dict[str, Tensor]) -> list[int]:
 
 
 def test_every_valid_bar_comes_once_in_a_round(path: Path) -> None:
-    sound = sound_of(path, config(), DataSettings(gain_db=0.0, polarity=False, held_out=0.3))
+    sound = sound_of(path, config(), DataSettings(augmentation=Augmentation.none(), held_out=0.3))
     held = {int(m) // 1000 for m in marks(sound.held_out_items(99))}
     assert len(held) == 2
     wanted = {1000 * (s + 1) + j for s in range(SONGS) if s + 1 not in held for j in range(3)}
@@ -110,13 +112,27 @@ def test_a_song_is_held_out_as_a_whole_and_from_every_store(path: Path) -> None:
 
 
 def test_augmentation_turns_and_scales_but_never_clips(path: Path) -> None:
-    sound = sound_of(path, config(), DataSettings(gain_db=60.0))
+    sound = sound_of(path, config(), DataSettings(augmentation=LOUD))
     batches = [sound.batch(i, 8)["samples_BCN"] for i in range(8)]
     levels = torch.stack([b[:, 0, 0] for b in batches]).flatten()
     assert (levels > 0).any()
     assert (levels < 0).any()
     assert levels.abs().max() <= 1.0
     assert levels.abs().max() / levels.abs().min() > 10
+
+
+def test_augmentation_lays_another_item_over_some(path: Path) -> None:
+    how = Augmentation(speed=0.0, tone_db=0.0, mix=0.5, gain_db=0.0, polarity=False)
+    mixed = sound_of(path, config(), DataSettings(augmentation=how))
+    plain = sound_of(path, config(), PLAIN)
+    batches = [(mixed.batch(i, 8), plain.batch(i, 8)) for i in range(12)]
+    added = torch.cat([m["samples_BCN"] - p["samples_BCN"] for m, p in batches])
+    share = float((added.abs().amax((1, 2)) > 1e-6).float().mean())
+    assert 0.3 < share < 0.7
+    again = sound_of(path, config(), DataSettings(augmentation=how)).batch(3, 8)
+    assert torch.equal(again["samples_BCN"], batches[3][0]["samples_BCN"])
+    held = mixed.held_out_items(4)["samples_BCN"]
+    assert torch.equal(held, plain.held_out_items(4)["samples_BCN"])  # never changed
 
 
 def test_cuts_grow_and_short_songs_are_padded(path: Path) -> None:
@@ -132,7 +148,7 @@ def test_cuts_grow_and_short_songs_are_padded(path: Path) -> None:
 
 
 def test_every_sample_is_as_likely_as_any_other(path: Path) -> None:
-    sound = sound_of(path, seconds(), DataSettings(gain_db=0, polarity=False, held_out=0))
+    sound = sound_of(path, seconds(), DataSettings(augmentation=Augmentation.none(), held_out=0))
     found = np.bincount([m // 100 - 1 for i in range(60) for m in marks(sound.batch(i, 50))])
     lengths = 16000 + 8000 * np.arange(SONGS) - 1600
     assert np.abs(found / found.sum() - lengths / lengths.sum()).max() < 0.03

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,12 @@ from mgen.core.bars import BAR_SAMPLES, bar_samples
 from mgen.core.corpus.songs import to_int16
 from mgen.core.errors import AudioError, StaleError, StoreError, UsageError
 from mgen.core.store import RATE, SongRow, Store
+from mgen.core.tokenizer.augment import (
+    Augmentation,
+    at_speed,
+    bent_at_random,
+    gain_of,
+)
 from mgen.core.tokenizer.config import TokenizerConfig
 
 _GROWTH = (4, 2, 1)
@@ -49,16 +55,13 @@ class DataSettings:
         Of the order, the cuts and the augmentation, and of which songs are held out.
     held_out
         Share of the songs that is kept for validation; at least one where there are two.
-    gain_db
-        Items are made louder or softer by up to so much, never beyond full scale.
-    polarity
-        Whether half of the items are turned upside down.
+    augmentation
+        How items are changed. Bars at their own lengths keep their speed.
     """
 
     seed: int = 0
     held_out: float = 0.05
-    gain_db: float = 6.0
-    polarity: bool = True
+    augmentation: Augmentation = field(default_factory=Augmentation)
 
 
 def own_lengths(config: TokenizerConfig) -> bool:
@@ -225,8 +228,7 @@ class TrainingSound:
         self.about: dict[str, Any] = {
             "sound": content, "songs": len(set(owners)), "songs_held_out": len(held),
             "pieces": len(owners), "seed": settings.seed,
-            "held_out": settings.held_out, "gain_db": settings.gain_db,
-            "polarity": settings.polarity,
+            "held_out": settings.held_out, "augmentation": asdict(settings.augmentation),
         }  # fmt: skip
         self._order: tuple[int, npt.NDArray[np.int64]] = (-1, self.train)
 
@@ -289,8 +291,11 @@ class TrainingSound:
         else:
             length = self.length(step)
             items = self._cut(self._random_cuts(rng, length, size), length)
-        gain_B = torch.tensor([self._gain(item_CN, rng) for item_CN in items["samples_BCN"]])
-        items["samples_BCN"] *= gain_B[:, None, None]
+        for item_CN in items["samples_BCN"].numpy():
+            self._change(item_CN, rng)
+        if "lengths_B" in items:  # what is padded stays silent
+            real_BN = torch.arange(items["samples_BCN"].shape[-1]) < items["lengths_B"][:, None]
+            items["samples_BCN"] *= real_BN[:, None]
         return items
 
     def held_out_items(self, count: int) -> dict[str, Tensor]:
@@ -344,11 +349,28 @@ class TrainingSound:
             for w, a in zip(which_B, at_B, strict=True)
         ]
 
-    def _gain(self, item_CN: Tensor, rng: np.random.Generator) -> float:
-        gain_db, turned = rng.uniform(-1.0, 1.0) * self.settings.gain_db, rng.random() < 0.5
-        peak = float(item_CN.abs().max())
-        gain = float(min(10.0 ** (gain_db / 20.0), 1.0 / peak if peak else 1.0))
-        return -gain if turned and self.settings.polarity else gain
+    def _change(self, item_CN: npt.NDArray[np.float32], rng: np.random.Generator) -> None:
+        """Augment an item in place."""
+        how = self.settings.augmentation
+        changed_CN = self._varied(item_CN, rng)
+        if rng.random() < how.mix:
+            piece = int(self.train[rng.integers(len(self.train))])
+            spare = max(0, int(self._bank.n_samples_P[piece]) - item_CN.shape[1])
+            other_CN = self._bank.cut(piece, int(rng.integers(spare + 1)), item_CN.shape[1])
+            level = 10.0 ** (rng.uniform(-12.0, 0.0) / 20.0)
+            changed_CN = changed_CN + np.float32(level) * self._varied(other_CN, rng)
+        item_CN[:] = changed_CN * np.float32(gain_of(changed_CN, how, rng))
+
+    def _varied(
+        self, sound_CN: npt.NDArray[np.float32], rng: np.random.Generator
+    ) -> npt.NDArray[np.float32]:
+        how, length = self.settings.augmentation, sound_CN.shape[1]
+        if how.speed and not own_lengths(self.config):
+            ratio = float(np.exp(rng.uniform(-1.0, 1.0) * np.log1p(how.speed)))
+            sound_CN = at_speed(sound_CN, ratio, int(rng.integers(length)), length)
+        if how.tone_db:
+            sound_CN = bent_at_random(sound_CN, self.config.rate, how.tone_db, rng)
+        return sound_CN
 
 
 def held_out_songs(owners: Sequence[str], seed: int, share: float) -> set[str]:

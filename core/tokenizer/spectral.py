@@ -30,16 +30,22 @@ from torch import Tensor, nn
 
 from mgen.core.errors import UsageError
 from mgen.core.layers import AdaLNZero, ConvNeXtBlock, TimeEmbedding, normalise_tokens
+from mgen.core.tokenizer.bands import Bands, floor_of, log10_power, semitones
 from mgen.core.tokenizer.config import TokenizerConfig, refuse_lengths
 from mgen.kernels.log_mel import LogMelSpec, mel_filterbank
-from mgen.kernels.overlap_add import istft_same, stft_same
+from mgen.kernels.overlap_add import istft_same
 
 FRAMES_PER_S = 62.5
 MELS = 80
 OVERLAP = 4
 """Frame lengths a hop: each sample lies in four frames."""
-FLOOR_DB, RANGE_DB = -100.0, 80.0
-MATCH_ROUNDS, MATCH_DB = 2, 20.0
+PITCH_OVERLAP = 16
+"""The same of the long frames that tell semitones apart (256 ms)."""
+RANGE_DB, PITCH_RANGE_DB = 80.0, 50.0
+"""Below the loudest band by more than this nothing is told apart: of mel bands, of semitones."""
+PITCH_SHARE = 0.5
+"""What the semitones count in the loss beside the mel bands."""
+MATCH_ROUNDS, MATCH_DB = 3, 20.0
 """How often, and by how much at most, `Spectral.finish` moves the level of a band."""
 _TINY = 1e-5
 _ANCHOR, _LEAST_ANCHOR = 2.0, 0.3
@@ -49,13 +55,15 @@ _MOST = 1.0 + math.log(1000.0)
 class Condition(NamedTuple):
     """What latents alone determine.
 
-    `z_BLW`: projected latents; `guide_BTW`: features of the guide; `mel_BCTM`: its log-mel in
-    units of 10 dB; `gain_BCTF`: whitening, what frames are divided by.
+    `z_BLW`: projected latents; `guide_BTW`: features of the guide; `mel_BCTM`, `pitch_BCTM`: its
+    levels of mel bands and semitones in units of 10 dB; `gain_BCTF`: whitening, what frames are
+    divided by.
     """
 
     z_BLW: Tensor
     guide_BTW: Tensor
     mel_BCTM: Tensor
+    pitch_BCTM: Tensor
     gain_BCTF: Tensor
 
 
@@ -77,9 +85,6 @@ def frames_per_token(config: TokenizerConfig) -> int:
 class Spectral(nn.Module):
     """Encoder, guide and flow decoder over STFT frames; the interface of every architecture."""
 
-    mel_FM: Tensor
-    spread_MF: Tensor
-
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
@@ -93,8 +98,9 @@ class Spectral(nn.Module):
                 f_max=config.rate / 2, power=2.0, normalized=False, area=True, log="none",
             )
         ).float()  # fmt: skip
-        self.register_buffer("mel_FM", mel_MF.T.contiguous(), persistent=False)
-        self.register_buffer("spread_MF", _spread(mel_MF), persistent=False)
+        self.mel = Bands(mel_MF, self.n_fft, self.hop)
+        long = PITCH_OVERLAP * self.hop
+        self.pitch = Bands(semitones(config.rate, long), long, self.hop)
         channels, width = config.channels, config.width("encoder")
         self.enter = nn.Linear(channels * (bins + MELS), width)
         self.encoder = nn.ModuleList(
@@ -127,6 +133,7 @@ class Spectral(nn.Module):
         self.clean = nn.Linear(decoder, 2 * channels * bins)
         nn.init.zeros_(self.clean.weight)
         nn.init.zeros_(self.clean.bias)
+        self.to_pitch = nn.Linear(guide, channels * self.pitch.count)
 
     def decoder_modules(self) -> list[nn.Module]:
         """All but encoder and guide."""
@@ -147,8 +154,8 @@ class Spectral(nn.Module):
         """
         refuse_lengths(lengths_B)
         power_BCTF = self._stft(samples_BCN).abs().square()
-        mel_BCTM = _log10(power_BCTF @ self.mel_FM)
-        seen = torch.cat([_log10(power_BCTF), mel_BCTM], dim=-1) / 2.0 + 1.0
+        mel_BCTM = self.mel.levels_of(power_BCTF)
+        seen = torch.cat([log10_power(power_BCTF), mel_BCTM], dim=-1) / 2.0 + 1.0
         x_BTW = self.enter(seen.transpose(1, 2).flatten(2))
         for block in self.encoder:
             x_BTW = block(x_BTW)
@@ -167,8 +174,8 @@ class Spectral(nn.Module):
         Two dims stay free of them, one at 0 and one at `_ANCHOR`: by these the decoder knows what
         the norm of the tokens took away, their mean and size.
         """
-        mel_BCTM = self._log_mel(samples_BCN)
-        tokens_XK = self._by_token(mel_BCTM.maximum(_floor(mel_BCTM))).flatten(0, 1)
+        mel_BCTM = self.mel.levels(samples_BCN)
+        tokens_XK = self._by_token(mel_BCTM.maximum(floor_of(mel_BCTM, RANGE_DB))).flatten(0, 1)
         mean_K = tokens_XK.mean(dim=0)
         values_K, vectors_KK = torch.linalg.eigh(torch.cov((tokens_XK - mean_K).T.double()))
         count = min(self.config.dims - 2, len(mean_K))
@@ -183,6 +190,10 @@ class Spectral(nn.Module):
         self.plain_out.bias.copy_(mean_K)
         for parameter in (*self.to_tokens.parameters(), *self.to_mel.parameters()):
             parameter.mul_(0.1)
+        pitch_BCTM = self.pitch.levels(samples_BCN)
+        self.to_pitch.bias.copy_(
+            pitch_BCTM.maximum(floor_of(pitch_BCTM, PITCH_RANGE_DB)).mean(dim=(0, 2)).flatten()
+        )
 
     def condition(self, z_BLD: Tensor, lengths_B: Tensor | None = None) -> Condition:
         """What does not change from step to step."""
@@ -196,10 +207,12 @@ class Spectral(nn.Module):
         plain_BLK = self.plain_out((z_BLD - zero_BL1) / size_BL1)
         mel_BTK = self.to_mel(x_BTW) + plain_BLK.unflatten(2, (self.per_token, -1)).flatten(1, 2)
         mel_BCTM = mel_BTK.unflatten(2, (-1, MELS)).transpose(1, 2).float()
+        pitch_BTK = self.to_pitch(x_BTW)
+        pitch_BCTM = pitch_BTK.unflatten(2, (-1, self.pitch.count)).transpose(1, 2).float()
         with torch.autocast(mel_BCTM.device.type, enabled=False):
-            power_BCTF = torch.pow(10.0, mel_BCTM.detach().clamp(-10.0, 8.0)) @ self.spread_MF
+            power_BCTF = torch.pow(10.0, mel_BCTM.detach().clamp(-10.0, 8.0)) @ self.mel.spread_MF
             gain_BCTF = (power_BCTF + _TINY).sqrt()
-        return Condition(self.to_condition(z_BLD), x_BTW, mel_BCTM, gain_BCTF)
+        return Condition(self.to_condition(z_BLD), x_BTW, mel_BCTM, pitch_BCTM, gain_BCTF)
 
     # the space of the flow
 
@@ -224,20 +237,18 @@ class Spectral(nn.Module):
         return samples_XN.unflatten(0, (len(x_BCTG), -1))[..., :n_samples]
 
     def finish(self, samples_BCN: Tensor, condition: Condition) -> Tensor:
-        """Bring the bands to the levels that the guide knows, phases as they are.
+        """Bring semitones and mel bands to the levels that the guide knows, phases as they are.
 
         The flow writes phases and what lies within a band; the level of each band is told by the
-        latents directly, and better. Frames overlap, so it takes a few rounds, as in Griffin and
-        Lim (1984).
+        latents directly, and better.
         """
-        area_M, most = self.mel_FM.sum(dim=0), MATCH_DB / 10.0
         for _ in range(MATCH_ROUNDS):
-            spectra_BCTF = self._stft(samples_BCN)
-            mel_BCTM = _log10(spectra_BCTF.abs().square() @ self.mel_FM)
-            wanted_BCTM = (condition.mel_BCTM - mel_BCTM).clamp(-most, most)
-            gain_BCTF = torch.pow(10.0, 0.5 * ((wanted_BCTM * area_M) @ self.spread_MF))
-            samples_XN = istft_same((spectra_BCTF * gain_BCTF).flatten(0, 1), self.n_fft, self.hop)
-            samples_BCN = samples_XN.unflatten(0, samples_BCN.shape[:2])
+            samples_BCN = self.pitch.bring_to(
+                samples_BCN, condition.pitch_BCTM, range_db=PITCH_RANGE_DB, most_db=MATCH_DB
+            )
+            samples_BCN = self.mel.bring_to(
+                samples_BCN, condition.mel_BCTM, range_db=RANGE_DB, most_db=MATCH_DB
+            )
         return samples_BCN
 
     def predict(self, x_BCTG: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
@@ -250,30 +261,27 @@ class Spectral(nn.Module):
         return out.transpose(1, 2)
 
     def extra_losses(self, condition: Condition, samples_BCN: Tensor) -> dict[str, Tensor]:
-        """`guide`: mean absolute error of the guide's log-mel, in units of 10 dB.
+        """`guide` and `pitch`: mean absolute error of the guide's levels of mel bands and semitones
+        in units of 10 dB, the second by what it counts.
 
-        What is more than 80 dB below the item's loudest band counts as so far below.
+        Mel bands alone tell a chord from the next one badly: below 600 Hz they are wider than a
+        semitone. What lies below an item's range counts as so far below.
         """
-        mel_BCTM = self._log_mel(samples_BCN)
-        floor = _floor(mel_BCTM)
-        return {"guide": F.l1_loss(condition.mel_BCTM.maximum(floor), mel_BCTM.maximum(floor))}
-
-    def _log_mel(self, samples_BCN: Tensor) -> Tensor:
-        """Log-mel (B, C, T, M) in units of 10 dB."""
-        return _log10(self._stft(samples_BCN).abs().square() @ self.mel_FM)
+        losses = {}
+        for name, bands, found_BCTM, range_db, share in (
+            ("guide", self.mel, condition.mel_BCTM, RANGE_DB, 1.0),
+            ("pitch", self.pitch, condition.pitch_BCTM, PITCH_RANGE_DB, PITCH_SHARE),
+        ):
+            true_BCTM = bands.levels(samples_BCN)
+            floor = floor_of(true_BCTM, range_db)
+            losses[name] = share * F.l1_loss(found_BCTM.maximum(floor), true_BCTM.maximum(floor))
+        return losses
 
     def _stft(self, samples_BCN: Tensor) -> Tensor:
         """Complex frames (B, C, T, F): T = N / hop, frame t centred on the middle of its hop."""
         if samples_BCN.shape[-1] % self.config.hop:
             raise ValueError(f"{samples_BCN.shape[-1]} samples are no whole number of tokens")
-        with torch.autocast(samples_BCN.device.type, enabled=False):
-            spectra_XTF = stft_same(samples_BCN.float().flatten(0, 1), self.n_fft, self.hop)
-        return spectra_XTF.unflatten(0, samples_BCN.shape[:2])
-
-
-def _floor(mel_BCTM: Tensor) -> Tensor:
-    """What is 80 dB below an item's loudest band (B, 1, 1, 1): below it nothing is told apart."""
-    return mel_BCTM.amax(dim=(1, 2, 3), keepdim=True) - RANGE_DB / 10.0
+        return self.mel.stft(samples_BCN)
 
 
 def companded(size: Tensor) -> Tensor:
@@ -286,25 +294,3 @@ def companded(size: Tensor) -> Tensor:
 def expanded(size: Tensor) -> Tensor:
     """The inverse of `companded`, up to 60 dB."""
     return torch.where(size > 1.0, (size.clamp(1.0, _MOST) - 1.0).exp(), size)
-
-
-def _log10(power: Tensor) -> Tensor:
-    return torch.log10(power.clamp(min=10.0 ** (FLOOR_DB / 10.0)))
-
-
-def _spread(mel_MF: Tensor) -> Tensor:
-    """From band powers to bin powers (M, F): each bin takes the weighted mean of its bands.
-
-    A band's power is that of its bins times the filter's area, so it is divided by it first.
-    """
-    area_M = mel_MF.sum(dim=1).clamp(min=1e-12)
-    share_MF = mel_MF / area_M[:, None]
-    weight_MF = mel_MF / mel_MF.amax(dim=1, keepdim=True).clamp(min=1e-12)
-    total_F = weight_MF.sum(dim=0)
-    bare = total_F < 1e-6  # below the first band's rise and above the last one's fall
-    weight_MF = torch.where(bare, 0.0, weight_MF / total_F.clamp(min=1e-6))
-    nearest_F = share_MF.argmax(dim=0)
-    first, last = int((~bare).nonzero()[0]), int((~bare).nonzero()[-1])
-    for f in bare.nonzero().flatten().tolist():
-        weight_MF[nearest_F[min(max(f, first), last)], f] = 1.0
-    return weight_MF / area_M[:, None]
