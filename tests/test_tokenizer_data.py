@@ -16,7 +16,7 @@ from mgen.core import flow
 from mgen.core.beats import Beats
 from mgen.core.errors import AudioError, OutputExistsError, StaleError, StoreError, UsageError
 from mgen.core.store import BarTable, Provenance, SongRow, Store
-from mgen.core.tokenizer import training
+from mgen.core.tokenizer import load_tokenizer, training
 from mgen.core.tokenizer.augment import Augmentation
 from mgen.core.tokenizer.config import TokenizerConfig
 from mgen.core.tokenizer.data import DataSettings, TrainingSound, song_blocks
@@ -408,6 +408,9 @@ def test_latents_are_learned_alone_and_then_left_alone(path: Path, tmp_path: Pat
         if not in_decoder:  # as it was saved, in float16
             assert torch.equal(then[name], first[name].half().float()), name
     assert not torch.equal(then["clean.weight"], first["clean.weight"])
+    one, other, third = (load_tokenizer(tmp_path / run / "model") for run in "abc")
+    assert one.id != third.id
+    assert one.latents_id == third.latents_id != other.latents_id
     with pytest.raises(UsageError, match="no decoder"):
         trained(path, tmp_path / "d", weights=guide_alone, fixed_latents=True)
 

@@ -5,7 +5,10 @@ Letters: B items, C channels, N samples, L tokens, D dims.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -82,6 +85,9 @@ class Tokenizer:
         Its shape.
     id
         Hash of its config and weights; the same wherever the folder lies.
+    latents_id
+        Hash of what its latents depend on: two tokenizers that differ in their decoders alone
+        share it, so a better decoder leaves stores, and what was learned from latents, as they are.
     network
         The architecture itself, in eval mode.
     """
@@ -90,6 +96,22 @@ class Tokenizer:
         self.network: Any = network.eval()
         self.config = cast(Architecture, network).config
         self.id = model_id
+
+    @cached_property
+    def latents_id(self) -> str:
+        """See the class."""
+        config = {k: v for k, v in self.config.to_json().items() if k != "steps"}
+        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+        decoder = {
+            id(x)
+            for module in self.network.decoder_modules()
+            for x in module.state_dict(keep_vars=True).values()
+        }
+        for name, x in sorted(self.network.state_dict(keep_vars=True).items()):
+            if id(x) not in decoder:
+                digest.update(name.encode())
+                digest.update(x.detach().cpu().float().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @property
     def device(self) -> torch.device:

@@ -47,7 +47,7 @@ class LatentReport:
 
 def latents_id(tokenizer: Tokenizer) -> str:
     """What a tokenizer's layer of latents is called."""
-    return tokenizer.id[:_ID_DIGITS]
+    return tokenizer.latents_id[:_ID_DIGITS]
 
 
 def current_tokenizer(
@@ -89,7 +89,7 @@ def current_tokenizer(
         there = path or "what ships with this mgen"
         raise StoreError(
             f"{store.where}: its tokenizer is {wanted[:_ID_DIGITS]}, but {there} is"
-            f" {latents_id(tokenizer)} now; {cure}"
+            f" {tokenizer.id[:_ID_DIGITS]} now; {cure}"
         )
     return tokenizer, path
 
@@ -133,7 +133,7 @@ def tokenize_songs(
     )  # fmt: skip
     songs = store.songs()
     _require_parent(store, spec.parents[0], len(songs))
-    made = Provenance(command=command, model=tokenizer.id)
+    made = Provenance(command=command, model=tokenizer.latents_id)
     layer = store.begin(spec, made, anew=force or not resume)
     counts = np.diff(layer.read("song_offset")).tolist()
     for song, count in zip(songs, counts, strict=False):
