@@ -12,14 +12,18 @@ from typing import Annotated
 
 import typer
 
+from mgen.cli.actions import actions
 from mgen.cli.beatmap import beatmap
 from mgen.cli.check import check
 from mgen.cli.decode import decode
+from mgen.cli.edit import edit
 from mgen.cli.filter import filter_songs
 from mgen.cli.info import info
 from mgen.cli.segment_bars import segment_bars
 from mgen.cli.tokenize import tokenize
+from mgen.cli.train_dynamics import train_dynamics
 from mgen.cli.train_filter import train_filter
+from mgen.cli.train_lam import train_lam
 from mgen.cli.train_tokenizer import train_tokenizer
 from mgen.core.errors import MgenError
 
@@ -62,11 +66,15 @@ app.command("filter")(filter_songs)
 app.command("segment-bars")(segment_bars)
 app.command("tokenize")(tokenize)
 app.command("decode")(decode)
+app.command("actions")(actions)
+app.command("edit")(edit)
 app.command("beatmap")(beatmap)
 app.command("info")(info)
 app.command("check")(check)
 app.command("train-filter")(train_filter)
 app.command("train-tokenizer")(train_tokenizer)
+app.command("train-lam")(train_lam)
+app.command("train-dynamics")(train_dynamics)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -64,6 +64,13 @@ TokenizerOption = Annotated[
         metavar="MODEL", show_default=False,
     ),
 ]  # fmt: skip
+LamOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A latent action model's folder. [the store's current one, else the one that ships]",
+        metavar="MODEL", show_default=False,
+    ),
+]  # fmt: skip
 StoreArgument = Annotated[
     str | None,
     typer.Argument(

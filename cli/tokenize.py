@@ -56,7 +56,7 @@ def _tokenize(
     path: Path | str, given: Path | None, device: str, resume: bool, force: bool
 ) -> dict[str, Any]:
     from mgen.core.devices import choose_device
-    from mgen.core.store import Store
+    from mgen.core.store import Store, link_current
     from mgen.core.tokenizer.passes import (
         STAGE,
         current_tokenizer,
@@ -74,7 +74,7 @@ def _tokenize(
             ):
                 bar.update()
                 reports.append(report)
-        store.link_model(STAGE, model.id, folder)
+        link_current(store, STAGE, model.id, folder)
     counts, items = Counter(r.status for r in reports), sum(r.items for r in reports)
     unit = "bars" if model.config.unit == "bar" else "items"
     output.say(

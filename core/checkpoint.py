@@ -16,12 +16,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from mgen.core.errors import InputError, InputNotFoundError
+
+N = TypeVar("N", bound=nn.Module)
 
 FORMAT = 1
 SHARD_BYTES = 16_000_000
@@ -221,6 +223,35 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], name: Path | str) -> No
                 f" {here}); get the model that belongs to this mgen"
             )
     module.load_state_dict(dict(state))
+
+
+def rebuild(folder: Path, kind: str, make: Callable[[Mapping[str, Any]], N]) -> tuple[N, str]:
+    """A model from its folder: its network, on the CPU, and its id.
+
+    Parameters
+    ----------
+    folder
+        Of the model.
+    kind
+        What it must be; also the key of its config that `make` is given.
+    make
+        Builds an untrained network.
+
+    Raises
+    ------
+    InputNotFoundError
+        If the folder or a file in it is missing.
+    InputError
+        If it holds another kind of model, a newer format, or is damaged.
+    """
+    config, state = load_model(folder, kind)
+    try:
+        network = make(config[kind])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        cause = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise InputError(f"{folder}: damaged ({cause}); copy the model again") from error
+    fill(network, state, folder)
+    return network, str(config["id"])
 
 
 def _check_kind(folder: Path, about: Any, kind: str) -> None:

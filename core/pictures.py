@@ -5,6 +5,7 @@ Shape suffixes: N samples, C channels, M mel bands, T frames, P pixels (columns 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,65 @@ def draw_bars(
     bottom.plot(times, np.repeat(grid.bpm[shown], 2), color=INK, lw=1.2)
     bottom.set(ylabel="BPM", xlabel="seconds")
     bottom.grid(alpha=0.3)
+    return _save(figure, path)
+
+
+def draw_edit(
+    path: Path,
+    before_N: np.ndarray,
+    after_N: np.ndarray,
+    rate: int,
+    spans_s: Sequence[tuple[float, float]],
+    *,
+    title: str = "",
+    start_s: float = 0.0,
+) -> Path:
+    """Draw a recording before and after an edit, as a PNG: waveforms and log-mel spectrograms.
+
+    Parameters
+    ----------
+    before_N, after_N
+        Mono float samples, from the same instant on; one may be longer.
+    spans_s
+        The edited stretches, in seconds of the recording; they are marked.
+    start_s
+        Where in the recording the samples begin.
+    """
+    import librosa
+
+    count = max(len(before_N), len(after_N))
+    if not count:
+        raise UsageError("nothing to draw: both recordings are empty")
+    end_s = start_s + count / rate
+    figure, axes = _figure(4, [1.0, 2.2, 1.0, 2.2])
+    peak = max(1e-4, *(float(np.abs(x).max(initial=0.0)) for x in (before_N, after_N)))
+    mels = []
+    for samples_N in (before_N, after_N):
+        padded_N = np.pad(samples_N, (0, count - len(samples_N)))
+        mel_MT = librosa.feature.melspectrogram(
+            y=padded_N, sr=rate, n_fft=2048, hop_length=max(128, count // 2400), n_mels=96,
+            fmax=rate / 2,
+        )  # fmt: skip
+        mels.append((padded_N, mel_MT))
+    top = max(1e-10, *(float(mel_MT.max()) for _, mel_MT in mels))  # one scale for both
+    for name, (padded_N, mel_MT), (wave, mel) in zip(
+        ("before", "after"), mels, (axes[:2], axes[2:]), strict=True
+    ):
+        pixels = min(1600, count)
+        low_P, high_P = envelope(padded_N, pixels)
+        wave.fill_between(np.linspace(start_s, end_s, pixels), low_P, high_P, color=INK, lw=0)
+        wave.set(yticks=[], ylabel=name, ylim=(-peak, peak), xlim=(start_s, end_s))
+        mel.imshow(
+            librosa.power_to_db(mel_MT, ref=top, top_db=None), origin="lower", aspect="auto",
+            cmap="magma", extent=(start_s, end_s, 0, 96), interpolation="nearest", vmin=-75, vmax=0,
+        )  # fmt: skip
+        mel.set(ylabel="mel band")
+        for first_s, last_s in spans_s:
+            wave.axvspan(first_s, last_s, color=BLUE_HEX, alpha=0.25, lw=0)
+            for edge_s in (first_s, last_s):
+                mel.axvline(edge_s, color="white", lw=1.1)
+    axes[0].set_title(title)
+    axes[-1].set(xlabel="seconds")
     return _save(figure, path)
 
 

@@ -17,9 +17,12 @@ LAYERS = ("kernels", "core", "cli")  # each may import itself and what stands le
 # core's stages, left to right; the shelf knows no stage, pictures draws them all
 SHELF = {
     "errors", "parallel", "devices", "locks", "weights", "layers", "flow", "checkpoint",
-    "train_loop",
+    "train_loop", "quantizers",
 }  # fmt: skip
-STAGES = ("audio", "quality", "beats", "bars", "store", "corpus", "tokenizer")
+STAGES = (
+    "audio", "quality", "beats", "bars", "store", "corpus", "tokenizer", "lam", "dynamics",
+    "editing",
+)  # fmt: skip
 BEATMAP_MAY_IMPORT = {"audio", "beats", "bars"}
 LAST = {"pictures"}
 

@@ -231,9 +231,7 @@ class TestAttention:
         context_BSW = torch.randn(2, 4, 6, requires_grad=True)
         mask_BT = torch.arange(5) < torch.tensor([[5], [3]])
         context_mask_BS = torch.arange(4) < torch.tensor([[1], [4]])
-        out_BTW = block(
-            x_BTW, mask=mask_BT, context_BSW=context_BSW, context_mask=context_mask_BS
-        )
+        out_BTW = block(x_BTW, mask=mask_BT, context_BSW=context_BSW, context_mask=context_mask_BS)
         real = out_BTW[mask_BT].square().sum()
         x_grad, context_grad = torch.autograd.grad(real, (x_BTW, context_BSW))
         assert (x_grad[~mask_BT] == 0).all()

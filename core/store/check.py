@@ -14,7 +14,8 @@ from mgen.core.errors import StoreError
 from mgen.core.store import files
 from mgen.core.store.layer import Layer, content_hash, rows_digest
 from mgen.core.store.maps import map_bytes
-from mgen.core.store.schema import DIGEST_BYTES, FAMILIES, LATENTS, LAYERS, is_layer
+from mgen.core.store.schema import ACTIONS, DIGEST_BYTES, FAMILIES, LATENTS, LAYERS, is_layer
+from mgen.core.store.takes import GROUP, check_takes
 
 if TYPE_CHECKING:
     from mgen.core.store.store import Store
@@ -58,6 +59,7 @@ def check_store(store: Store, *, deep: bool = False) -> list[Finding]:
     for family in FAMILIES:
         found += _lost_members(store, family)
     found += [Finding("maps", problem) for problem in _check_maps(store, deep)]
+    found += [Finding(GROUP, problem) for problem in check_takes(store, deep=deep)]
     return found
 
 
@@ -171,8 +173,26 @@ def _check_latents(store: Store, layer: Layer) -> Iterator[str]:
             return
 
 
+def _check_actions(store: Store, layer: Layer) -> Iterator[str]:
+    bars, facts = store.need("bars"), layer.spec.facts
+    if layer.length() > bars.length():
+        yield f"{layer.length()} songs, but the bars reach {bars.length()}"
+        return
+    counts = np.diff(layer.read("song_offset"))
+    wanted = np.diff(bars.read("song_offset"))[: layer.length()]
+    if (counts != wanted).any():
+        yield f"song {int(np.argmax(counts != wanted))} has more or fewer bars than it should"
+    name = "index" if facts["bottleneck"] == "style" else "codes"
+    index = layer.read(name)
+    if (index < 0).any() or (index >= facts["actions"]).any():
+        yield f"{name} names actions outside 0 to {facts['actions'] - 1}"
+    if name == "index" and not np.allclose(layer.read("weight").sum(axis=1), 1.0, atol=1e-3):
+        yield "weights that do not sum to 1"
+
+
 _CHECKS = {
     "songs": _check_songs, "beats": _check_beats, "bars": _check_bars, LATENTS: _check_latents,
+    ACTIONS: _check_actions,
 }  # fmt: skip
 
 

@@ -207,12 +207,45 @@ def latents_layer(
     )  # fmt: skip
 
 
-LATENTS = "latents"
+def actions_layer(
+    lam: str, *, bottleneck: str, actions: int, numbers: int, bars_per_action: int, input: str,
+    tokenizer: str,
+) -> LayerSpec:  # fmt: skip
+    """The layer of what one latent action model says of every bar: row i belongs to bar i.
 
-FAMILIES: Mapping[str, Callable[..., LayerSpec]] = {LATENTS: latents_layer}
+    Styles are the `numbers` largest of weights over `actions` embeddings, by index; everything else
+    has as many `codes` of 0 to `actions` - 1. `input` is what the model reads: latents by
+    `tokenizer`, or the log-mel of the bars.
+    """
+    name = f"{ACTIONS}/{lam}"
+    if not is_layer(name):
+        raise ValueError(f"'{lam}' is no latent action model's id of 12 hex digits")
+    if input not in ("latents", "mel") or min(actions, numbers, bars_per_action) < 1:
+        raise ValueError(f"input '{input}', {actions} actions, {numbers} numbers")
+    arrays: tuple[ArraySpec, ...]
+    if bottleneck == "style":
+        arrays = (_a("index", "int32", "bars", choice=numbers),
+                  _a("weight", "float32", "bars", choice=numbers))  # fmt: skip
+    else:
+        arrays = (_a("codes", "int32", "bars", quantizer=numbers),)
+    return LayerSpec(
+        name=name,
+        parents=("bars", *([f"{LATENTS}/{tokenizer}"] if input == "latents" else [])),
+        arrays=(*arrays, _a("song_offset", "int64", "songs", edges="bars"), _DIGEST),
+        facts={"bottleneck": bottleneck, "actions": actions, "numbers": numbers,
+               "bars_per_action": bars_per_action, "input": input, "tokenizer": tokenizer},
+    )  # fmt: skip
+
+
+LATENTS, ACTIONS = "latents", "actions"
+
+FAMILIES: Mapping[str, Callable[..., LayerSpec]] = {LATENTS: latents_layer, ACTIONS: actions_layer}
 """Groups of layers: name -> `layer(id, **facts)`."""
 
-_FACTS = {LATENTS: ("unit", "tokens", "dims", "samples", "rate", "channels")}
+_FACTS = {
+    LATENTS: ("unit", "tokens", "dims", "samples", "rate", "channels"),
+    ACTIONS: ("bottleneck", "actions", "numbers", "bars_per_action", "input", "tokenizer"),
+}
 
 
 def is_layer(name: str) -> bool:
@@ -233,6 +266,12 @@ def spec_of(name: str, about: Mapping[str, Any]) -> LayerSpec:
         return LAYERS[name]
     family, _, one = name.partition("/")
     return FAMILIES[family](one, **{fact: about[fact] for fact in _FACTS[family]})
+
+
+def made_by(name: str) -> str:
+    """The command that makes a layer."""
+    commands = {"songs": "filter", LATENTS: "tokenize", ACTIONS: "actions"}
+    return f"mgen {commands.get(name.split('/')[0], 'segment-bars')}"
 
 
 NOTE_COLUMNS = ("beat", "column", "row", "colour", "direction")

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mgen.core.bars import BAR_SAMPLES
 from mgen.core.beats import Beats
 from mgen.core.errors import OutputExistsError, StaleError, StoreError
-from mgen.core.store import files
+from mgen.core.store import files, schema
 from mgen.core.store.layer import Layer, Provenance, create_layer, rows_digest
 from mgen.core.store.maps import StoredMap, read_map, read_maps, write_map
 from mgen.core.store.schema import FAMILIES, LATENTS, LAYERS, LayerSpec, is_layer, spec_of
@@ -30,6 +30,7 @@ _SONG_FIELDS = (
     "id", "name", "source", "sha256", "source_rate", "source_channels", "start_s", "n_samples",
     "quality", "kept", "reason",
 )  # fmt: skip
+_EDGES = "song_offset"
 
 
 class Store:
@@ -163,7 +164,9 @@ class Store:
         """A published layer; StoreError with the command that makes it where there is none."""
         layer = self.layer(name)
         if layer is None:
-            raise StoreError(f"{self.where}: holds no {name} yet; run `{_made_by(name)}` first")
+            raise StoreError(
+                f"{self.where}: holds no {name} yet; run `{schema.made_by(name)}` first"
+            )
         return layer
 
     def _need_or_create(self, what: str | LayerSpec, provenance: Provenance) -> Layer:
@@ -408,34 +411,39 @@ class Store:
         layer = self.need("bars")
         return str(layer.read("reason", song, song + 1)[0])
 
-    # latents
+    # latents, actions
+
+    def song_rows(self, name: str, column: str, song: int | None = None) -> npt.NDArray[Any]:
+        """A column of a layer of a family: a song's rows, or all."""
+        layer = self.need(name)
+        return layer.read(column, *(() if song is None else self._span(layer, _EDGES, song)))
+
+    def append_rows(
+        self, name: str, columns: Mapping[str, npt.NDArray[Any]], provenance: Provenance
+    ) -> int:
+        """Append and publish the next song's rows of a layer of a family; `begin` comes first."""
+        layer = self.need(name)
+        with self._appending(layer):
+            for column, rows in columns.items():
+                layer.append(column, rows)
+            layer.append(_EDGES, [layer.last_edge(layer.array(_EDGES).edges)])
+            self._publish(layer, rows_digest(layer.spec, columns).digest(), provenance)
+        return layer.length() - 1
 
     def latents(self, tokenizer: str, song: int | None = None) -> npt.NDArray[np.float16]:
         """A song's latents by one tokenizer, or all: (items, tokens, dims); see `latents_layer`."""
-        layer = self.need(f"{LATENTS}/{tokenizer}")
-        if song is None:
-            return layer.read("z")
-        return layer.read("z", *self._span(layer, "song_offset", song))
+        return self.song_rows(f"{LATENTS}/{tokenizer}", "z", song)
 
     def append_latents(
         self, tokenizer: str, z_BLD: npt.ArrayLike, n_samples: int, provenance: Provenance
     ) -> int:
-        """Append and publish the latents of the next song (none for a rejected one).
-
-        `begin(latents_layer(...))` comes first. `n_samples` counts the song at the tokenizer's
-        rate.
+        """The latents of the next song (none for a rejected one), which has `n_samples` samples at
+        the tokenizer's rate.
         """
-        layer = self.need(f"{LATENTS}/{tokenizer}")
-        columns = {"z": np.asarray(z_BLD, np.float16), "n_samples": np.array([n_samples])}
-        shape = layer.array("z").tail
-        if columns["z"].shape[1:] != shape:
-            raise ValueError(f"latents {columns['z'].shape} are not items of {shape}")
-        with self._appending(layer):
-            for name, column in columns.items():
-                layer.append(name, column)
-            layer.append("song_offset", [layer.last_edge("items")])
-            self._publish(layer, rows_digest(layer.spec, columns).digest(), provenance)
-        return layer.length() - 1
+        name, z_BLD = f"{LATENTS}/{tokenizer}", np.asarray(z_BLD, np.float16)
+        if z_BLD.shape[1:] != (shape := self.need(name).array("z").tail):
+            raise ValueError(f"latents {z_BLD.shape} are not items of {shape}")
+        return self.append_rows(name, {"z": z_BLD, "n_samples": np.array([n_samples])}, provenance)
 
     # maps
 
@@ -491,9 +499,3 @@ class Store:
             # not cut back here (the disk may be full): opening the layer again does it
             self._layers.pop(layer.spec.name, None)
             raise
-
-
-def _made_by(name: str) -> str:
-    """The command that makes a layer."""
-    family = name.split("/")[0]
-    return f"mgen {({'songs': 'filter', LATENTS: 'tokenize'}).get(family, 'segment-bars')}"

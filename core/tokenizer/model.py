@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from mgen.core import flow
-from mgen.core.checkpoint import fill, load_model, save_model
-from mgen.core.errors import InputError, UsageError
+from mgen.core.checkpoint import rebuild, save_model
+from mgen.core.errors import UsageError
 from mgen.core.tokenizer.config import TokenizerConfig
 
 KIND = "tokenizer"
@@ -211,22 +211,6 @@ def save_tokenizer(network: nn.Module, folder: Path, about: dict[str, Any]) -> s
 
 
 def load_tokenizer(folder: Path, device: str = "cpu") -> Tokenizer:
-    """Rebuild a tokenizer from its folder.
-
-    Raises
-    ------
-    InputNotFoundError
-        If the folder or a file in it is missing.
-    InputError
-        If it holds another kind of model, a newer format, or is damaged.
-    """
-    config, state = load_model(folder, KIND)
-    try:
-        network = build(TokenizerConfig.from_json(config["tokenizer"]))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
-        cause = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise InputError(f"{folder}: damaged ({cause}); copy the model again") from error
-    fill(network, state, folder)
-    return Tokenizer(network.to(device), config["id"])
+    """Read a tokenizer from its folder. Raises as `mgen.core.checkpoint.rebuild`."""
+    network, model_id = rebuild(folder, KIND, lambda c: build(TokenizerConfig.from_json(c)))
+    return Tokenizer(network.to(device), model_id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mgen.core.errors import InputNotFoundError, StaleError, StoreError
-from mgen.core.store import Provenance, SongRow, Store, latents_layer
+from mgen.core.errors import StaleError, StoreError
+from mgen.core.store import (
+    ID_DIGITS,
+    Provenance,
+    SongRow,
+    Store,
+    current_model,
+    latents_layer,
+)
 from mgen.core.tokenizer.config import TokenizerConfig
 from mgen.core.tokenizer.data import (
     PADDED_TO,
@@ -27,12 +35,9 @@ from mgen.core.tokenizer.data import (
     song_blocks,
 )
 from mgen.core.tokenizer.model import Tokenizer, load_tokenizer
-from mgen.core.weights import shipped
 
 STAGE = "tokenizer"
 BATCH = 8
-
-_ID_DIGITS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,51 +52,16 @@ class LatentReport:
 
 def latents_id(tokenizer: Tokenizer) -> str:
     """What a tokenizer's layer of latents is called."""
-    return tokenizer.latents_id[:_ID_DIGITS]
+    return tokenizer.latents_id[:ID_DIGITS]
 
 
 def current_tokenizer(
-    store: Store, given: Path | None = None, device: str = "cpu"
-) -> tuple[Tokenizer, Path | None]:
-    """The tokenizer that was named, else the store's current one, else the one that ships.
-
-    Returns
-    -------
-    tuple
-        The model, and its folder (None for the one that ships).
-
-    Raises
-    ------
-    InputNotFoundError, InputError
-        If a model that was named, or the one that ships, cannot be read.
-    StoreError
-        If the store's current one is not where it was, or is another now.
+    store: Store | None, given: Path | None = None, device: str = "cpu"
+) -> tuple[Tokenizer, Path]:
+    """The tokenizer that was named, else the store's current one, else the one that ships; and its
+    folder. Raises as `mgen.core.store.current_model`.
     """
-    if given is not None:
-        return load_tokenizer(given, device), given
-    wanted, path = store.models.get(STAGE), store.model_path(STAGE)
-    if wanted is None:
-        try:
-            folder = shipped("tokenizer")
-        except InputNotFoundError:
-            raise InputNotFoundError(
-                f"{store.where}: has no tokenizer, and none ships with this mgen; make one with"
-                " `mgen train-tokenizer`, or name one: --tokenizer MODEL"
-            ) from None
-        return load_tokenizer(folder, device), None
-    cure = "name its folder: --tokenizer MODEL"
-    if path is not None and not (path / "config.json").is_file():
-        raise StoreError(
-            f"{store.where}: its tokenizer {wanted[:_ID_DIGITS]} is no more at {path}; {cure}"
-        )
-    tokenizer = load_tokenizer(path or shipped("tokenizer"), device)
-    if tokenizer.id != wanted:
-        there = path or "what ships with this mgen"
-        raise StoreError(
-            f"{store.where}: its tokenizer is {wanted[:_ID_DIGITS]}, but {there} is"
-            f" {tokenizer.id[:_ID_DIGITS]} now; {cure}"
-        )
-    return tokenizer, path
+    return current_model(store, STAGE, given, partial(load_tokenizer, device=device), noun=STAGE)
 
 
 # sound -> latents

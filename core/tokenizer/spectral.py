@@ -45,7 +45,7 @@ RANGE_DB, PITCH_RANGE_DB = 80.0, 50.0
 """Below the loudest band by more than this nothing is told apart: of mel bands, of semitones."""
 PITCH_SHARE = 0.5
 """What the semitones count in the loss beside the mel bands."""
-MATCH_ROUNDS, MATCH_DB = 3, 20.0
+MATCH_ROUNDS, MATCH_DB = 6, 20.0
 """How often, and by how much at most, `Spectral.finish` moves the level of a band."""
 _TINY = 1e-5
 _ANCHOR, _LEAST_ANCHOR = 2.0, 0.3

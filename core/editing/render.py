@@ -1,0 +1,178 @@
+"""Written bars -> samples of the file: one span of neighbouring bars, ready to be put in.
+
+Arrays: C channels, N samples, B bars.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mgen.core.editing.bands import (
+    MODEL_RATE,
+    aligned,
+    dress,
+    from_model_rate,
+    to_model_rate,
+)
+from mgen.core.editing.base import Base
+from mgen.core.editing.limiter import limit, true_peak
+from mgen.core.editing.loudness import SEAM_S, Shape, loudness, match_loudness
+from mgen.core.editing.places import Place
+from mgen.core.editing.source import as_floats, as_native
+from mgen.core.editing.splice import fade_length, join, splice
+from mgen.core.editing.writing import Patch
+
+_CONTEXT_S = 0.25  # of sound around a bar that filters hear
+_JOINT_S = 0.005  # by which neighbouring bars overlap, to each side
+_HEARD_LUFS = -60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RenderedSpan:
+    """New samples of one span.
+
+    `seams_LU` says how far the loudness of the first and the last 400 ms is from what it was; None
+    where nothing is before or after, or the old sound is all but silent there.
+    """
+
+    patch: Patch
+    crossfade: int
+    seams_LU: tuple[float | None, float | None]
+
+
+def render_span(
+    base: Base, places: Sequence[Place], bars: Sequence[npt.NDArray[np.float32]],
+    change_LU: Sequence[float],
+) -> RenderedSpan:  # fmt: skip
+    """Make the file's own samples of written bars that follow each other.
+
+    Parameters
+    ----------
+    base
+        What the bars are put into.
+    places
+        Where they go.
+    bars
+        Their sound (n,) at 16 kHz mono, each at its own length.
+    change_LU
+        By how much each may change in loudness.
+    """
+    encoding = base.source.encoding
+    rate, first = encoding.rate, places[0].first
+    context = round(_CONTEXT_S * rate)
+    begin, end = aligned(max(0, first - context), rate), places[-1].last + context
+    (around,) = base.read([(begin, end)])
+    last = places[-1].last
+    appended = places[-1].like_first != places[-1].first
+    if not appended:  # a bar's edge may be rounded to just past the end of the file
+        last = min(last, begin + len(around))
+    closes = begin + len(around) > last
+    old_NC = _padded(as_floats(around, encoding), end - begin)
+    new_N = _at_source_rate(old_NC, begin, places, bars, rate)
+    made_NC, like_NC = _dressed(base, places, new_N, old_NC, begin)
+    made_NC, like_NC = made_NC[: last - first], like_NC[: last - first]
+    edges = (*(min(p.first, last) - first for p in places), last - first)
+    shape = Shape(
+        edges=edges, change_LU=tuple(change_LU), first_beat=places[0].beat,
+        last_beat=places[-1].beat, opens=first > 0, closes=closes,
+    )  # fmt: skip
+    made_NC = match_loudness(made_NC, like_NC, rate, shape)
+    made_NC = limit(
+        made_NC, rate, peak=max(1.0, float(np.abs(like_NC).max(initial=0.0))),
+        between=max(1.0, true_peak(like_NC, rate)),
+    )  # fmt: skip
+    fade = fade_length(rate, last - first)
+    native_NC = around[first - begin : last - begin]
+    out_NC = splice(
+        made_NC, native_NC / encoding.full_scale, fade_in=fade if shape.opens else 0,
+        fade_out=fade if closes or appended else 0,
+    )  # fmt: skip
+    pcm_NC = as_native(out_NC, encoding)
+    seams = _seams(as_floats(pcm_NC, encoding), like_NC, rate, shape)
+    gap = max(0, first - begin - len(around))  # of a sample or two, where edges are rounded
+    pcm_NC = np.pad(pcm_NC, ((gap, 0), (0, 0)))
+    return RenderedSpan(patch=Patch(first - gap, pcm_NC), crossfade=fade, seams_LU=seams)
+
+
+def _at_source_rate(
+    old_NC: npt.NDArray[np.float32], begin: int, places: Sequence[Place],
+    bars: Sequence[npt.NDArray[np.float32]], rate: int,
+) -> npt.NDArray[np.float32]:  # fmt: skip
+    """The written bars between the old sound's downmix, mono at the file's rate."""
+    model_N = to_model_rate(old_NC.mean(axis=1), rate)
+    at = places[0].model_first - begin * MODEL_RATE // rate
+    joined_N = join(bars, MODEL_RATE)
+    model_N = _padded(model_N, at + len(joined_N))
+    model_N[at : at + len(joined_N)] = joined_N
+    return from_model_rate(model_N, rate, len(old_NC))
+
+
+def _dressed(
+    base: Base, places: Sequence[Place], new_N: npt.NDArray[np.float32],
+    old_NC: npt.NDArray[np.float32], begin: int,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:  # fmt: skip
+    """The span with channels and highs, bar by bar; and the sound that they were taken from."""
+    encoding = base.source.encoding
+    rate, first, last = encoding.rate, places[0].first, places[-1].last
+    context, joint = round(_CONTEXT_S * rate), round(_JOINT_S * rate)
+    out_NC = np.zeros((last - first, encoding.channels), np.float32)
+    like_NC = np.zeros_like(out_NC)
+    for place in places:
+        low = max(begin, place.first - context)
+        high = min(begin + len(old_NC), place.last + context)
+        part_NC = old_NC[low - begin : high - begin]
+        if place.like_first != place.first:
+            part_NC = _elsewhere(base, place.like_first - place.first, low, high)
+        made_NC = dress(new_N[low - begin : high - begin], part_NC, rate)
+        left = joint if place.first > first else 0
+        right = joint if place.last < last else 0
+        span = slice(place.first - left - low, place.last + right - low)
+        weights_N = _overlap(span.stop - span.start, 2 * left, 2 * right)
+        into = slice(place.first - left - first, place.last + right - first)
+        out_NC[into] += made_NC[span] * weights_N[:, None]
+        like_NC[place.first - first : place.last - first] = part_NC[
+            place.first - low : place.last - low
+        ]
+    return out_NC, like_NC
+
+
+def _elsewhere(base: Base, shift: int, low: int, high: int) -> npt.NDArray[np.float32]:
+    """The base's sound that lies `shift` samples away; silence before its beginning and end."""
+    low, high = low + shift, high + shift
+    (pcm_NC,) = base.read([(max(0, low), max(0, high))])
+    floats_NC = as_floats(pcm_NC, base.source.encoding)
+    return _padded(np.pad(floats_NC, ((max(0, -low), 0), (0, 0))), high - low)
+
+
+def _overlap(count: int, rise: int, fall: int) -> npt.NDArray[np.float32]:
+    """Weights that add up to 1 with those of the neighbours."""
+    at = np.arange(count) + 0.5
+    up_N = np.clip(at / rise, 0, 1) if rise else np.ones(count)
+    down_N = np.clip((count - at) / fall, 0, 1) if fall else np.ones(count)
+    return (up_N * down_N).astype(np.float32)
+
+
+def _seams(
+    out_NC: npt.NDArray[np.float32], like_NC: npt.NDArray[np.float32], rate: int, shape: Shape
+) -> tuple[float | None, float | None]:
+    seam = min(round(SEAM_S * rate), len(out_NC))
+    found: list[float | None] = []
+    for wanted, part in (
+        (shape.opens, slice(0, seam)), (shape.closes, slice(len(out_NC) - seam, None))
+    ):  # fmt: skip
+        old, new = loudness(like_NC[part], rate), loudness(out_NC[part], rate)
+        heard = wanted and old > _HEARD_LUFS and math.isfinite(new)
+        found.append(new - old if heard else None)
+    return found[0], found[1]
+
+
+def _padded(samples: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    """At least `count` samples, with silence at the end."""
+    missing = max(0, count - len(samples))
+    return np.pad(samples, ((0, missing),) + ((0, 0),) * (samples.ndim - 1))
