@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mgen.core.bars import BAR_SAMPLES
 from mgen.core.dynamics.guidance import Guidance
 from mgen.core.dynamics.model import Dynamics
 from mgen.core.dynamics.reading import current_dynamics
@@ -34,6 +35,7 @@ from mgen.core.layers import normalise_tokens
 from mgen.core.quantizers import Payload
 from mgen.core.store import BarTable, Store
 from mgen.core.tokenizer import Tokenizer
+from mgen.core.tokenizer.data import own_lengths
 from mgen.core.tokenizer.passes import current_tokenizer, latents_id
 from mgen.core.train_loop.draws import mixed_seed
 
@@ -60,6 +62,11 @@ class ModelWriter:
     sampling: Sampling = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
+        if own_lengths(self.tokenizer.config) or self.tokenizer.config.samples != BAR_SAMPLES:
+            raise InputError(
+                "edit needs a tokenizer of warped bars; this one takes"
+                f" {self.tokenizer.config.arch} items of its own; name another: --tokenizer MODEL"
+            )
         spoken, config = latents_id(self.tokenizer), self.dynamics.config
         if self.lam.config.tokenizer != spoken or config.tokenizer != spoken:
             raise InputError(
