@@ -278,7 +278,9 @@ class _Ffmpeg:
         run = subprocess.run(self._command(0.0, *output), capture_output=True, check=False)
         log = run.stderr.decode("utf-8", "replace")
         if run.returncode:
-            raise AudioError(f"{self._path}: cannot be read as audio, by ffmpeg either; {EXPORT_CURE}")
+            raise AudioError(
+                f"{self._path}: cannot be read as audio, by ffmpeg either; {EXPORT_CURE}"
+            )
         return run.stdout.decode("utf-8", "replace"), log
 
     def _decode(self, start_s: float, *limits: str) -> Iterator[tuple[IO[bytes], tuple[int, int]]]:
