@@ -13,6 +13,7 @@ from mgen.core import flow
 from mgen.core.tokenizer import Tokenizer, TokenizerConfig, make_config
 from mgen.core.tokenizer.bands import Bands, semitones
 from mgen.core.tokenizer.spectral import Spectral, companded, expanded, frames_per_token
+from mgen.core.tokenizer.tones import tones
 
 TINY = {
     "encoder": 16, "encoder_depth": 1, "guide": 16, "guide_depth": 1, "decoder": 24,
@@ -165,13 +166,13 @@ def test_the_last_touch_brings_bands_to_the_guides_levels(rate: int, channels: i
     wrong_BCN = truth_BCN.flip(-1) + 0.05 * torch.randn_like(truth_BCN)
     before, after, own = (
         net.extra_losses(right, x)
-        for x in (wrong_BCN, net.finish(wrong_BCN, right), net.finish(truth_BCN, right))
+        for x in (wrong_BCN, net.match(wrong_BCN, right), net.match(truth_BCN, right))
     )
     assert float(before["guide"]) > 0.8  # units of 10 dB
     for name in ("guide", "pitch"):
         assert float(after[name]) < 0.3 * float(before[name]), name
         assert float(own[name]) < 0.01, name
-    torch.testing.assert_close(net.finish(truth_BCN, right), truth_BCN, atol=2e-3, rtol=0)
+    torch.testing.assert_close(net.match(truth_BCN, right), truth_BCN, atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("rate", "notes"), [(16000, 83), (44100, 84), (8000, 71)])
@@ -194,7 +195,26 @@ def test_silence_stays_silent_whatever_the_guide_says() -> None:
     net = Spectral(config)
     silence = torch.zeros(1, 1, config.samples)
     loud = net.condition(net.encode(sound(1, config)))
-    assert (net.finish(silence, loud) == 0).all()
+    assert (net.match(silence, loud) == 0).all()
+
+
+@pytest.mark.parametrize(("rate", "hz"), [(16000, 220.0), (16000, 1234.5), (44100, 3000.0)])
+def test_tones_give_back_a_tone(rate: int, hz: float) -> None:
+    """Frequency and level of a sine, from the levels of its semitones alone."""
+    n_fft = 16 * round(rate / 62.5 / 2) * 2
+    bands = Bands(semitones(rate, n_fft), n_fft, n_fft // 16)
+    n = 2 * n_fft
+    tone = 0.3 * torch.sin(2 * torch.pi * hz * torch.arange(n) / rate)
+    found_N = tones(bands.levels(tone[None, None])[0], rate=rate, n_fft=n_fft, hop=bands.hop)[0]
+    assert found_N.shape == (n,)
+    middle = found_N[n // 4 : -n // 4]
+    power = torch.fft.rfft(middle * torch.hann_window(len(middle))).abs()
+    cents = 1200 * abs(np.log2(float(power.argmax()) * rate / len(middle) / hz))
+    assert cents < max(20.0, 1200 * np.log2(1 + rate / len(middle) / hz))  # a bin of this window
+    db = 20 * np.log10(float(middle.std() / tone.std()))
+    assert abs(db) < 3.0  # a tone between two semitones has its power in both
+    silence = tones(torch.full((1, 8, 83), -10.0), rate=rate, n_fft=n_fft, hop=bands.hop)
+    assert (silence == 0).all()
 
 
 def test_an_untrained_decoder_gives_silence_in_the_flow_space() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mgen.kernels.overlap_add import istft_same, stft_same
 
 FLOOR_DB = -100.0
+LOWEST_NOTE, HIGHEST_NOTE = 36, 119
 
 
 class Bands(nn.Module):
@@ -95,7 +96,7 @@ def floor_of(levels_BCTM: Tensor, range_db: float) -> Tensor:
     return levels_BCTM.amax(dim=(1, 2, 3), keepdim=True) - range_db / 10.0
 
 
-def semitones(rate: int, n_fft: int, lowest: int = 36, highest: int = 119) -> Tensor:
+def semitones(rate: int, n_fft: int) -> Tensor:
     """A triangle for each semitone, from MIDI note 36 (65 Hz) to 119 (7.9 kHz): (M, F).
 
     Each falls to zero at its neighbours; those that would reach beyond half the rate are left out.
@@ -103,7 +104,7 @@ def semitones(rate: int, n_fft: int, lowest: int = 36, highest: int = 119) -> Te
     hz_F = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * rate / n_fft
     note_F = 69.0 + 12.0 * torch.log2(hz_F.clamp(min=1.0) / 440.0)
     top = 69.0 + 12.0 * math.log2(rate / 2 / 440.0)
-    centres_M = torch.arange(lowest, min(highest, math.floor(top) - 1) + 1)
+    centres_M = torch.arange(LOWEST_NOTE, min(HIGHEST_NOTE, math.floor(top) - 1) + 1)
     return (1.0 - (note_F - centres_M[:, None]).abs()).clamp(min=0.0).float()
 
 

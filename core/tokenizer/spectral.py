@@ -13,7 +13,8 @@ this way. Three parts:
   whitened space all bins weigh the same and noise of one size suits them all (PriorGrad, Lee et
   al., ICLR 2022, scales the noise instead). The network gives the clean frames, not the velocity:
   it is narrower than a frame, and what it gives need not carry the noise through (Li and He 2025).
-  At the end the bands of what it wrote are brought to the levels that the guide knows.
+  At the end it is given steady tones where the guide has peaks, and the bands are brought to the
+  levels that the guide knows.
 
 Letters: B items, C channels, N samples, L tokens, D dims, T frames, F bins, M mel bands, W width,
 R frames of a token.
@@ -32,6 +33,7 @@ from mgen.core.errors import UsageError
 from mgen.core.layers import AdaLNZero, ConvNeXtBlock, TimeEmbedding, normalise_tokens
 from mgen.core.tokenizer.bands import Bands, floor_of, log10_power, semitones
 from mgen.core.tokenizer.config import TokenizerConfig, refuse_lengths
+from mgen.core.tokenizer.tones import tones
 from mgen.kernels.log_mel import LogMelSpec, mel_filterbank
 from mgen.kernels.overlap_add import istft_same
 
@@ -46,7 +48,7 @@ RANGE_DB, PITCH_RANGE_DB = 80.0, 50.0
 PITCH_SHARE = 0.5
 """What the semitones count in the loss beside the mel bands."""
 MATCH_ROUNDS, MATCH_DB = 6, 20.0
-"""How often, and by how much at most, `Spectral.finish` moves the level of a band."""
+"""How often, and by how much at most, `Spectral.match` moves the level of a band."""
 _TINY = 1e-5
 _ANCHOR, _LEAST_ANCHOR = 2.0, 0.3
 _MOST = 1.0 + math.log(1000.0)
@@ -237,6 +239,14 @@ class Spectral(nn.Module):
         return samples_XN.unflatten(0, (len(x_BCTG), -1))[..., :n_samples]
 
     def finish(self, samples_BCN: Tensor, condition: Condition) -> Tensor:
+        """What was sampled, with steady tones where the guide has peaks, at the guide's levels."""
+        levels_XTM = condition.pitch_BCTM.flatten(0, 1)
+        tones_XN = tones(
+            levels_XTM, rate=self.config.rate, n_fft=self.pitch.n_fft, hop=self.hop
+        )[:, : samples_BCN.shape[-1]]  # fmt: skip
+        return self.match(samples_BCN + tones_XN.view_as(samples_BCN), condition)
+
+    def match(self, samples_BCN: Tensor, condition: Condition) -> Tensor:
         """Bring semitones and mel bands to the levels that the guide knows, phases as they are.
 
         The flow writes phases and what lies within a band; the level of each band is told by the
