@@ -15,7 +15,7 @@ from test_cli_dynamics import TOKENIZER_SIZES, make_lam
 from mgen.cli.app import main
 from mgen.core.corpus import Segmentation, filter_songs, segment_songs
 from mgen.core.dynamics.config import DynamicsConfig
-from mgen.core.dynamics.model import Dynamics, load_dynamics, save_dynamics
+from mgen.core.dynamics.model import save_dynamics
 from mgen.core.dynamics.network import DynamicsNetwork
 from mgen.core.dynamics.sampling import Sampling
 from mgen.core.editing.places import with_appended
@@ -208,7 +208,3 @@ def test_a_song_is_edited_from_the_command_line(
     assert 3.0 * rate < changed[-1] - changed[0] < 4.2 * rate  # two bars of 2 s, nothing else
     assert main(["edit", "song.flac", "--bars", "2", "--action", "9", *models]) == 2
     assert "outside the palette; it has 0-3" in capsys.readouterr().err
-
-
-def test_a_dynamics_model_comes_back_as_it_was(folder: Path) -> None:
-    assert isinstance(load_dynamics(folder / "dyn-style"), Dynamics)
