@@ -27,6 +27,19 @@ from mgen.cli.options import (
     StoreArgument,
     resolve_stores,
 )
+from mgen.cli.training import (
+    BatchOption,
+    LrOption,
+    Optimiser,
+    OptimiserOption,
+    OutOption,
+    Size,
+    SizeOption,
+    StepsOption,
+    link,
+    run,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from mgen.core.dynamics import DynamicsConfig
@@ -34,7 +47,6 @@ if TYPE_CHECKING:
     from mgen.core.lam.folder import LatentActionModel
     from mgen.core.store import Store
     from mgen.core.tokenizer import Tokenizer
-    from mgen.core.train_loop import StepReport, TrainSettings
 
 
 class Condition(StrEnum):
@@ -45,36 +57,21 @@ class Condition(StrEnum):
     concatenation = "concatenation"
 
 
-class Size(StrEnum):
-    """The one dial; widths and depths follow."""
-
-    small = "small"
-    base = "base"
-    large = "large"
-
-
-_LOG_EVERY, _SAMPLES_EVERY, _WARMUP = 50, 1000, 500
-
-
 def train_dynamics(
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="The folder to write the model to.", metavar="MODEL"),
-    ],
+    out: OutOption,
     store: StoreArgument = None,
     lam: LamOption = None,
     condition: Annotated[
         Condition, typer.Option(help="How tempo and actions enter: modulating every block is best.")
     ] = Condition.adaln,
-    size: Annotated[
-        Size, typer.Option(help="small runs on a CPU; base and large want a GPU.")
-    ] = Size.small,
+    size: SizeOption = Size.small,
     bars: Annotated[
         int, typer.Option(help="Bars of the longest window: 8, 16, ... and so many.", min=1)
     ] = 16,
-    steps: Annotated[int, typer.Option(help="Updates in all; may grow later.", min=1)] = 50_000,
-    batch: Annotated[int, typer.Option(help="Windows of an update.", min=1)] = 32,
-    lr: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = 3e-4,
+    steps: StepsOption = 50_000,
+    batch: BatchOption = 32,
+    optimiser: OptimiserOption = Optimiser.muon,
+    lr: LrOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = Device.auto,
     precision: PrecisionOption = Precision.auto,
@@ -102,15 +99,14 @@ def train_dynamics(
     from mgen.core.dynamics import make_dynamics_config
     from mgen.core.dynamics.data import TrainingBars, WindowSettings
     from mgen.core.dynamics.model import KIND
-    from mgen.core.dynamics.reading import read_rows
+    from mgen.core.dynamics.reading import STAGE, read_rows
+    from mgen.core.dynamics.training import DynamicsTask
     from mgen.core.store import Store
-    from mgen.core.train_loop import TrainSettings
     from mgen.core.train_loop.model_folder import RUN, claim_model, finish_model
 
-    settings = TrainSettings(
-        steps=steps, batch=batch, lr=lr, warmup=min(_WARMUP, steps // 20), seed=seed,
-        device=device.value, precision=precision.value, compile=compile.value,
-        log_every=_LOG_EVERY, samples_every=_SAMPLES_EVERY,
+    settings = settings_of(
+        steps=steps, batch=batch, optimiser=optimiser, lr=lr, seed=seed, device=device,
+        precision=precision, compile=compile,
     )  # fmt: skip
     stores, leads = resolve_stores(store), os.environ.get("RANK", "0") == "0"
     out = out.expanduser()
@@ -129,11 +125,12 @@ def train_dynamics(
     )  # fmt: skip
     if leads:
         output.say(_about(config, windows))
-    last = _train(config, windows, tokenizer, settings, out / RUN)
+    task = DynamicsTask(config, windows, batch=batch, tokenizer=tokenizer)
+    last = run(task, settings, out / RUN, title="train-dynamics", items="windows")
     if not leads:
         return
     model_id = finish_model(out, KIND)
-    _link(stores, model_id, out)
+    link(stores, STAGE, model_id, out)
     output.say(f"{out}: {model_id[:12]}, the current dynamics model of {len(stores)} stores")
     figures: dict[str, Any] = {
         "model": str(out), "id": model_id, "lam": actions.id, "steps": steps,
@@ -189,28 +186,3 @@ def _about(config: DynamicsConfig, bars: TrainingBars) -> str:
         f" {about['bars_used']} bars of {about['songs']} songs, {about['songs_held_out']} of them"
         " held out"
     )
-
-
-def _train(
-    config: DynamicsConfig, bars: TrainingBars, tokenizer: Tokenizer | None,
-    settings: TrainSettings, run: Path,
-) -> StepReport | None:  # fmt: skip
-    from mgen.core.dynamics.training import DynamicsTask
-    from mgen.core.train_loop import train
-
-    task = DynamicsTask(config, bars, batch=settings.batch, tokenizer=tokenizer)
-    last = None
-    with output.progress(settings.steps, "train-dynamics", "step") as bar:
-        for last in train(task, settings, run):
-            bar.update(last.step - bar.n)
-            output.say(output.step_line(last, "windows"))
-    return last
-
-
-def _link(stores: Sequence[Path | str], model_id: str, out: Path) -> None:
-    from mgen.core.dynamics.reading import STAGE
-    from mgen.core.store import Store
-
-    for path in stores:
-        with Store.open(path, "a") as store:
-            store.link_model(STAGE, model_id, out)

@@ -27,11 +27,22 @@ from mgen.cli.options import (
     TokenizerOption,
     resolve_stores,
 )
+from mgen.cli.training import (
+    BatchOption,
+    LrOption,
+    Optimiser,
+    OptimiserOption,
+    OutOption,
+    Size,
+    SizeOption,
+    StepsOption,
+    run,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from mgen.core.lam.config import LamConfig
     from mgen.core.lam.data import TrainingBars
-    from mgen.core.train_loop import StepReport, TrainSettings
 
 
 class Bottleneck(StrEnum):
@@ -58,22 +69,8 @@ class Input(StrEnum):
     mel = "mel"
 
 
-class Size(StrEnum):
-    """The one dial; widths and depths follow."""
-
-    small = "small"
-    base = "base"
-    large = "large"
-
-
-_LOG_EVERY, _SAMPLES_EVERY, _WARMUP = 50, 1000, 1000
-
-
 def train_lam(
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="The folder to write the model to.", metavar="MODEL"),
-    ],
+    out: OutOption,
     store: StoreArgument = None,
     bottleneck: Annotated[
         Bottleneck, typer.Option(help="Codes of the step from bar to bar, or styles of a bar.")
@@ -95,17 +92,24 @@ def train_lam(
     input: Annotated[
         Input, typer.Option(help="Read latents, or the log-mel of the bars.")
     ] = Input.latents,
+    relative: Annotated[
+        bool | None,
+        typer.Option(
+            "--relative/--absolute",
+            show_default=False,
+            help="Styles: of what sets a bar apart from its song, or of all it is. [relative]",
+        ),
+    ] = None,
     tokenizer: TokenizerOption = None,
     mapping: Annotated[
         bool, typer.Option("--mapping", help="Map the actions to more informative ones (A to B').")
     ] = False,
     bars: Annotated[int, typer.Option(help="Of a sequence.", min=4)] = 8,
-    size: Annotated[
-        Size, typer.Option(help="small runs on a CPU; base and large want a GPU.")
-    ] = Size.small,
-    steps: Annotated[int, typer.Option(help="Updates in all; may grow later.", min=1)] = 20_000,
-    batch: Annotated[int, typer.Option(help="Sequences of an update.", min=1)] = 32,
-    lr: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = 3e-4,
+    size: SizeOption = Size.small,
+    steps: StepsOption = 20_000,
+    batch: BatchOption = 32,
+    optimiser: OptimiserOption = Optimiser.muon,
+    lr: LrOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = Device.auto,
     precision: PrecisionOption = Precision.auto,
@@ -116,8 +120,9 @@ def train_lam(
 ) -> None:
     """Find the actions hidden in the bars of one store or several, without a label.
 
-    A bar has to be written again from noise by someone who knows its action only (codes: and the
-    first bar of the sequence), so the actions become what tells bars apart. MODEL/run holds the
+    A bar has to be written again from noise by someone who knows its action only (and the average
+    bar of the song; codes: the first bar of the sequence), so the actions become what tells bars
+    apart. MODEL/run holds the
     run; the same command goes on where it was stopped. At the end the model is written to MODEL
     and its palette of up to 64 actions to MODEL/palette, the bars of the stores are labelled, and
     it becomes their current latent action model. torchrun works as usual.
@@ -135,15 +140,13 @@ def train_lam(
     from mgen.core.lam.config import make_config
     from mgen.core.lam.data import TrainingBars, current_latents, read_bars
     from mgen.core.lam.folder import KIND
-    from mgen.core.lam.training import as_begun
+    from mgen.core.lam.training import LamTask, as_begun
     from mgen.core.store import Store
-    from mgen.core.train_loop import TrainSettings
     from mgen.core.train_loop.model_folder import RUN, claim_model, finish_model
 
-    settings = TrainSettings(
-        steps=steps, batch=batch, lr=lr, warmup=min(_WARMUP, steps // 20), seed=seed,
-        device=device.value, precision=precision.value, compile=compile.value,
-        log_every=_LOG_EVERY, samples_every=_SAMPLES_EVERY,
+    settings = settings_of(
+        steps=steps, batch=batch, optimiser=optimiser, lr=lr, seed=seed, device=device,
+        precision=precision, compile=compile,
     )  # fmt: skip
     stores, leads = resolve_stores(store), os.environ.get("RANK", "0") == "0"
     out = out.expanduser()
@@ -153,7 +156,8 @@ def train_lam(
         config = make_config(
             bottleneck.value, tokens=tokens, dims=dims, tokenizer=spoken, size=size.value,
             preset=preset.value if preset else None, actions=actions, top_k=top_k, bars=bars,
-            bars_per_action=bars_per_action, input=input.value, mapping=mapping, run_steps=steps,
+            bars_per_action=bars_per_action, input=input.value, relative=relative, mapping=mapping,
+            run_steps=steps,
         )  # fmt: skip
         if resume:
             config = as_begun(config, out / RUN)
@@ -161,7 +165,8 @@ def train_lam(
     if leads:
         claim_model(out, KIND, resume=resume, force=force)
         output.say(_about(config, data))
-    last = _train(config, data, settings, out / RUN)
+    task = LamTask(config, data, batch=batch)
+    last = run(task, settings, out / RUN, title="train-lam", items="sequences")
     if not leads:
         return
     model_id = finish_model(out, KIND)
@@ -187,21 +192,6 @@ def _about(config: LamConfig, data: TrainingBars) -> str:
         f" {config.input}; {about['sequences']} sequences of {config.bars} bars of"
         f" {about['songs']} songs, {about['songs_held_out']} of them held out"
     )
-
-
-def _train(
-    config: LamConfig, data: TrainingBars, settings: TrainSettings, run: Path
-) -> StepReport | None:
-    from mgen.core.lam.training import LamTask
-    from mgen.core.train_loop import train
-
-    task = LamTask(config, data, batch=settings.batch)
-    last = None
-    with output.progress(settings.steps, "train-lam", "step") as bar:
-        for last in train(task, settings, run):
-            bar.update(last.step - bar.n)
-            output.say(output.step_line(last, "sequences"))
-    return last
 
 
 def _label(stores: Sequence[Path | str], out: Path, device: str) -> dict[str, Any]:

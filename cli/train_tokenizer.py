@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +24,19 @@ from mgen.cli.options import (
     SeedOption,
     StoreArgument,
     resolve_stores,
+)
+from mgen.cli.training import (
+    BatchOption,
+    LrOption,
+    Optimiser,
+    OptimiserOption,
+    OutOption,
+    Size,
+    SizeOption,
+    StepsOption,
+    link,
+    run,
+    settings_of,
 )
 
 if TYPE_CHECKING:
@@ -50,22 +62,8 @@ class Arch(StrEnum):
     perceiver = "perceiver"
 
 
-class Size(StrEnum):
-    """The one dial; widths and depths follow."""
-
-    small = "small"
-    base = "base"
-    large = "large"
-
-
-_LOG_EVERY, _SAMPLES_EVERY, _WARMUP = 50, 1000, 1000
-
-
 def train_tokenizer(
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="The folder to write the tokenizer to.", metavar="MODEL"),
-    ],
+    out: OutOption,
     store: StoreArgument = None,
     preset: Annotated[
         Preset, typer.Option(help="bar: 64 x 16 a bar; others: tokens a second x numbers.")
@@ -73,16 +71,23 @@ def train_tokenizer(
     arch: Annotated[
         Arch, typer.Option(help="Encoder and decoder; perceiver: bars at their own lengths.")
     ] = Arch.spectral,
-    size: Annotated[
-        Size, typer.Option(help="small runs on a CPU; base and large want a GPU.")
-    ] = Size.small,
+    size: SizeOption = Size.small,
     rate: Annotated[
         int, typer.Option(help="Hz; above 16000 the songs' own files are read.", min=4000)
     ] = 16000,
     channels: Annotated[int, typer.Option(help="Channels of the sound.", min=1, max=8)] = 1,
-    steps: Annotated[int, typer.Option(help="Updates in all; may grow later.", min=1)] = 100_000,
-    batch: Annotated[int, typer.Option(help="Bars or cuts of an update.", min=1)] = 64,
-    lr: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = 1e-4,
+    steps: StepsOption = 100_000,
+    latent_steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Of these latents, before the decoder learns (spectral). [as --steps]",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    batch: BatchOption = 32,
+    optimiser: OptimiserOption = Optimiser.muon,
+    lr: LrOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = Device.auto,
     precision: PrecisionOption = Precision.auto,
@@ -92,6 +97,10 @@ def train_tokenizer(
     as_json: JsonOption = False,
 ) -> None:
     """Train a tokenizer on the bars (or the plain sound) of one store or several.
+
+    A spectral tokenizer learns twice: first its latents, from which the levels of bands have to
+    be told (MODEL/run/latents), which is quick; then its decoder, on latents that stay as they
+    are. Others learn all at once.
 
     MODEL/run holds the run: metrics.jsonl, the same few bars before and after every 1000 steps,
     checkpoints. The same command goes on where it was stopped or killed. At the end the model is
@@ -112,15 +121,14 @@ def train_tokenizer(
     from mgen.core.store import Store
     from mgen.core.tokenizer import make_config
     from mgen.core.tokenizer.data import DataSettings, TrainingSound, check_sound
+    from mgen.core.tokenizer.passes import STAGE
     from mgen.core.tokenizer.training import RUN, claim_model, finish_model
-    from mgen.core.train_loop import TrainSettings
 
     config = make_config(preset.value, arch.value, size.value, rate=rate, channels=channels)
     check_sound(config)
-    settings = TrainSettings(
-        steps=steps, batch=batch, lr=lr, warmup=min(_WARMUP, steps // 20), seed=seed,
-        device=device.value, precision=precision.value, compile=compile.value,
-        log_every=_LOG_EVERY, samples_every=_SAMPLES_EVERY,
+    settings = settings_of(
+        steps=steps, batch=batch, optimiser=optimiser, lr=lr, seed=seed, device=device,
+        precision=precision, compile=compile,
     )  # fmt: skip
     stores, leads = resolve_stores(store), os.environ.get("RANK", "0") == "0"
     out = out.expanduser()
@@ -133,11 +141,11 @@ def train_tokenizer(
         )
     if leads:
         output.say(_about(config, sound))
-    last = _train(config, sound, settings, out / RUN)
+    last = _train(config, sound, settings, latent_steps, out / RUN)
     if not leads:
         return
     model_id = finish_model(out)
-    _link(stores, model_id, out)
+    link(stores, STAGE, model_id, out)
     output.say(f"{out}: {model_id[:12]}, the current tokenizer of {len(stores)} stores")
     figures: dict[str, Any] = {
         "model": str(out), "id": model_id, "steps": steps, "songs": sound.about["songs"],
@@ -158,25 +166,12 @@ def _about(config: TokenizerConfig, sound: TrainingSound) -> str:
 
 
 def _train(
-    config: TokenizerConfig, sound: TrainingSound, settings: TrainSettings, run: Path
-) -> StepReport | None:
-    from mgen.core.tokenizer.training import TokenizerTask
-    from mgen.core.train_loop import train
+    config: TokenizerConfig, sound: TrainingSound, settings: TrainSettings,
+    latent_steps: int | None, folder: Path,
+) -> StepReport | None:  # fmt: skip
+    from mgen.core.tokenizer.stages import stages
 
-    task = TokenizerTask(config, sound, batch=settings.batch)
-    unit = "bars" if config.unit == "bar" else "cuts"
-    last = None
-    with output.progress(settings.steps, "train-tokenizer", "step") as bar:
-        for last in train(task, settings, run):
-            bar.update(last.step - bar.n)
-            output.say(output.step_line(last, unit))
+    unit, last = "bars" if config.unit == "bar" else "cuts", None
+    for stage in stages(config, sound, settings, folder, latent_steps=latent_steps):
+        last = run(stage.task, stage.settings, stage.folder, title=stage.title, items=unit)
     return last
-
-
-def _link(stores: Sequence[Path | str], model_id: str, out: Path) -> None:
-    from mgen.core.store import Store
-    from mgen.core.tokenizer.passes import STAGE
-
-    for path in stores:
-        with Store.open(path, "a") as store:
-            store.link_model(STAGE, model_id, out)

@@ -7,10 +7,9 @@ Takes the songs that DATA marks `train` and whose kind is recorded, produced or 
 and a minute of each MIDI file of that split, rendered here with fluidsynth in another tempo, key
 and balance (midi_rendering.py; needs `pip install mido`). Makes stores of them in --work (all are
 kept, whatever the judge says), cuts them into bars, those of the songs once more with moved edges,
-and trains twice: first the latents with the guide alone, which is
-a plain regression and fast, then the decoder on latents that stay as they are. An architecture
-whose latents are learned through its decoder (dito-unet, perceiver) is trained once, all of it.
-It resumes from --work; figures are in WORK/latents/metrics.jsonl and WORK/decoder/metrics.jsonl.
+and trains: the latents with the guide alone, then the decoder, as `mgen train-tokenizer` does. It
+resumes from --work; figures are in WORK/tokenizer/latents/metrics.jsonl and
+WORK/tokenizer/metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -34,14 +33,11 @@ from mgen.core.store import Store
 from mgen.core.tokenizer import ARCHS, make_config
 from mgen.core.tokenizer.data import DataSettings, TrainingSound
 from mgen.core.tokenizer.model import KIND
-from mgen.core.tokenizer.training import LossWeights, TokenizerTask
+from mgen.core.tokenizer.stages import stages
 from mgen.core.train_loop import TrainSettings, train
 
 RENDERED_S = 60.0
 KINDS = {"recorded", "produced", "sequenced-render"}
-DATA = DataSettings()
-GUIDE_ALONE = LossWeights(flow=0.0, mel=0.0, stft=0.0)
-DECODER = LossWeights(flow=1.0, mel=0.3, stft=0.5)
 
 
 def songs_to_learn_from(data: Path) -> list[Path]:
@@ -72,7 +68,7 @@ def render_songs(data: Path, soundfonts: list[Path], folder: Path) -> list[Path]
     songs = []
     for row in rows:
         source, rng = data / row["path"], random.Random(row["path"])
-        if source.parent.name == "groove":
+        if "groove" in source.parts:
             continue
         out = folder / f"{source.parent.name}-{source.stem}.flac"
         if not out.exists():
@@ -90,20 +86,6 @@ def render_songs(data: Path, soundfonts: list[Path], folder: Path) -> list[Path]
     return songs
 
 
-def learn(
-    task: TokenizerTask, steps: int, lr: float, options: argparse.Namespace, run: Path
-) -> Path:
-    """One run; gives its model's folder."""
-    settings = TrainSettings(
-        steps=steps, batch=task.size, lr=lr, warmup=min(200, steps // 10), schedule="cosine",
-        optimiser="muon", betas=(0.9, 0.99), samples_every=options.samples_every,
-        compile=options.compile,
-    )  # fmt: skip
-    for report in train(task, settings, run):
-        print(report.line(), flush=True)
-    return run / "model"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -116,9 +98,8 @@ def main() -> None:
     parser.add_argument("--preset", default="bar")
     parser.add_argument("--size", default="small")
     parser.add_argument("--latent-steps", type=int, default=3000)
-    parser.add_argument("--latent-batch", type=int, default=16)
-    parser.add_argument("--decoder-steps", type=int, default=3000)
-    parser.add_argument("--decoder-batch", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=3000, help="of the decoder, or of all")
+    parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
     parser.add_argument("--samples-every", type=int, default=500)
@@ -133,23 +114,21 @@ def main() -> None:
         fill_store(paths[1], renders, Segmentation(beats_path=folder))
     config = make_config(options.preset, options.arch, options.size)
 
-    def sound(steps: int) -> TrainingSound:
-        with contextlib.ExitStack() as stack:
-            stores = [stack.enter_context(Store.open(path)) for path in paths]
-            return TrainingSound(stores, config, DATA, steps=steps, folder=options.work)
-
-    latents = None
-    if config.arch == "spectral":
-        task = TokenizerTask(
-            config, sound(options.latent_steps), batch=options.latent_batch, weights=GUIDE_ALONE
-        )
-        latents = learn(task, options.latent_steps, options.lr, options, options.work / "latents")
-    task = TokenizerTask(
-        config, sound(options.decoder_steps), batch=options.decoder_batch, weights=DECODER,
-        start=latents, fixed_latents=latents is not None,
+    with contextlib.ExitStack() as stack:
+        stores = [stack.enter_context(Store.open(path)) for path in paths]
+        sound = TrainingSound(
+            stores, config, DataSettings(), steps=options.steps, folder=options.work
+        )  # fmt: skip
+    settings = TrainSettings(
+        steps=options.steps, batch=options.batch, lr=options.lr,
+        warmup=min(200, options.steps // 10), schedule="cosine", optimiser="muon",
+        betas=(0.9, 0.99), samples_every=options.samples_every, compile=options.compile,
     )  # fmt: skip
-    model = learn(task, options.decoder_steps, options.lr, options, options.work / "decoder")
-    about, state = load_model(model, KIND)
+    run = options.work / "tokenizer"
+    for stage in stages(config, sound, settings, run, latent_steps=options.latent_steps):
+        for report in train(stage.task, stage.settings, stage.folder):
+            print(stage.title, report.line(), flush=True)
+    about, state = load_model(run / "model", KIND)
     save_model(options.out, state, about, KIND)  # nothing else in the folder is touched
     print(options.out)
 

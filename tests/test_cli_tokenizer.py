@@ -17,8 +17,9 @@ from conftest import click_track
 from mgen.cli.app import main
 from mgen.core.corpus import Segmentation, filter_songs, segment_songs
 from mgen.core.store import Store, check
-from mgen.core.tokenizer import Tokenizer
+from mgen.core.tokenizer import Tokenizer, load_tokenizer
 from mgen.core.tokenizer import config as tokenizer_config
+from mgen.core.tokenizer.passes import latents_id
 
 pytestmark = pytest.mark.usefixtures("here", "tiny")
 
@@ -230,6 +231,15 @@ def test_training_goes_on_and_nothing_is_lost(
     metrics = Path("tok/run/metrics.jsonl").read_text("utf-8")
     steps = [json.loads(line)["step"] for line in lines(metrics)]
     assert steps == [1, 2]
+    latents = Path("tok/run/latents/metrics.jsonl").read_text("utf-8")  # learned once, before
+    assert [json.loads(line)["step"] for line in lines(latents)] == [1]
+    assert "loss/flow" not in latents
+    assert latents_id(load_tokenizer(Path("tok"))) == latents_id(
+        load_tokenizer(Path("tok/run/latents/model"))
+    )
+    capsys.readouterr()
+    assert main([*more, "--latent-steps", "3"]) == 2
+    assert "they stay as they are" in lines(capsys.readouterr().err)[-1]
     with Store.open("s.zarr") as store:
         assert store.models["tokenizer"] == figures["id"]
         assert store.model_path("tokenizer") == Path("tok").absolute()
@@ -297,6 +307,7 @@ def test_bars_without_time_warp(made: Path) -> None:
     assert main(["train-tokenizer", "s.zarr", "-o", "own", *QUICK, "--arch", "perceiver"]) == 0
     assert main(["tokenize", "s.zarr"]) == 0
     assert main(["decode", "s.zarr", "-o", "out"]) == 0
+    assert not Path("own/run/latents").exists()  # learned through the decoder
     with Store.open("s.zarr") as store:
         for i in range(2):
             table = store.bars(i)

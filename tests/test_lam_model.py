@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -29,16 +30,22 @@ TINY = LamSizes(
     width=32, heads=2, hidden=32, spatial=1, temporal=1, decoder=1, condition=16, embedding=16
 )
 STEPS: tuple[BottleneckName, ...] = ("vq", "fsq", "residual-fsq")
+KINDS = (*BOTTLENECKS, "relative")
+"""`style` is of a bar alone here, `relative` of what sets it apart from its song."""
 
 
-def make_config(name: BottleneckName, **changed: Any) -> LamConfig:
-    axes = {"actions": 8, "top_k": 2} if name == "style" else {}
-    config = make_full_config(name, tokens=TOKENS, dims=DIMS, tokenizer="0" * 12, run_steps=100,
-                              **axes)  # type: ignore[arg-type]  # fmt: skip
+def make_config(name: str, **changed: Any) -> LamConfig:
+    styles = name in ("style", "relative")
+    axes: dict[str, Any] = {"actions": 8, "top_k": 2, "relative": name == "relative"}
+    bottleneck = cast(BottleneckName, "style" if styles else name)
+    config = make_full_config(
+        bottleneck, tokens=TOKENS, dims=DIMS, tokenizer="0" * 12, run_steps=100,
+        **(axes if styles else {}),
+    )  # fmt: skip
     return replace(config, sizes=TINY, **changed)
 
 
-def tiny(name: BottleneckName, **changed: Any) -> ActionNetwork:
+def tiny(name: str, **changed: Any) -> ActionNetwork:
     torch.manual_seed(0)
     return ActionNetwork(make_config(name, **changed))
 
@@ -94,6 +101,30 @@ def test_a_style_is_of_its_bars_alone(per: int) -> None:
     assert [b for b, seen in enumerate(seen_B) if seen] == list(range(per, 2 * per))
 
 
+def test_a_relative_style_is_of_what_sets_a_bar_apart() -> None:
+    """What all bars of a song have in common does not count."""
+    network, z_SBLD = tiny("relative").eval(), latents(2, 8)
+    usual_SLD, common_S1LD = z_SBLD.mean(1), latents(2, seed=4)[:, None]
+    found = network.infer(z_SBLD, usual_SLD)
+    other = network.infer(z_SBLD + common_S1LD, usual_SLD + common_S1LD[:, 0])
+    assert torch.allclose(other.embedding, found.embedding, atol=1e-5)
+    assert not torch.allclose(network.infer(z_SBLD, usual_SLD + 1.0).embedding, found.embedding)
+    with pytest.raises(ValueError, match="average bar"):
+        network.infer(z_SBLD)
+
+
+def test_the_decoder_of_relative_styles_sees_the_average_bar_and_its_own_action() -> None:
+    network = woken(tiny("relative"))
+    z_SUTP = network.units(latents(1, 8))
+    noisy, usual = torch.randn(z_SUTP.shape), z_SUTP.mean(1)
+    told = torch.randn(1, 8, TINY.embedding, requires_grad=True)
+    out = network.decoder(noisy, torch.full((1, 8), 0.7), told, usual)
+    (action,) = torch.autograd.grad(out[:, 3].square().sum(), told)
+    assert (action.abs().sum((0, 2)) > 0).nonzero().tolist() == [[3]]
+    other = network.decoder(noisy, torch.full((1, 8), 0.7), told, usual + 1.0)
+    assert ((other - out).abs().amax((0, 2, 3)) > 1e-6).all()
+
+
 @pytest.mark.parametrize("name", BOTTLENECKS)
 def test_the_decoder_sees_the_first_bar_and_earlier_actions_only(name: BottleneckName) -> None:
     network = woken(tiny(name))
@@ -124,8 +155,8 @@ def test_no_gradient_goes_into_what_is_shown() -> None:
     assert torch.autograd.grad(out.sum(), first, allow_unused=True) == (None,)
 
 
-@pytest.mark.parametrize("name", BOTTLENECKS)
-def test_gradient_reaches_everything(name: BottleneckName) -> None:
+@pytest.mark.parametrize("name", KINDS)
+def test_gradient_reaches_everything(name: str) -> None:
     task = LamTask(make_config(name, mapping=True), some_bars(name), batch=4)
     network = woken(cast(ActionNetwork, task.model)).train()
     task.loss(network, task.batch(0), drawn(20, 4))["loss"].backward()
@@ -182,6 +213,7 @@ class TestConfig:
             ({"bottleneck": "vae"}, "no bottleneck 'vae'"),
             ({"bottleneck": "fsq", "actions": 65}, "no levels for 65"),
             ({"bottleneck": "vq", "preset": "256-1-5"}, "are for styles"),
+            ({"bottleneck": "vq", "relative": True}, "styles alone are"),
             ({"bottleneck": "vq", "top_k": 3}, "are for styles"),
             ({"bottleneck": "style", "preset": "1-1-1"}, "no preset"),
             ({"bottleneck": "style", "actions": 3, "top_k": 4}, "top-k 4"),
@@ -197,7 +229,7 @@ class TestConfig:
             make_full_config(**{"tokens": 64, "dims": 16, "tokenizer": "x", **words})
 
 
-def some_bars(name: BottleneckName, songs: int = 3, bars: int = 10) -> TrainingBars:
+def some_bars(name: str, songs: int = 3, bars: int = 10) -> TrainingBars:
     """Songs whose bars are one of four patterns, with a little noise."""
     generator = torch.Generator().manual_seed(5)
     patterns = latents(4, seed=9)
@@ -208,17 +240,17 @@ def some_bars(name: BottleneckName, songs: int = 3, bars: int = 10) -> TrainingB
     held = Bars(
         z_XLD=z.half().numpy(), mel_XLM=None,
         runs=tuple((s * bars, (s + 1) * bars) for s in range(songs)),
-        owners=tuple(str(s) for s in range(songs)),
+        owners=tuple(str(s) for s in range(songs)), copies=np.arange(songs).repeat(bars),
     )  # fmt: skip
     return TrainingBars(held, make_config(name), seed=0, held_out=0.3)
 
 
-LEARNED = {"vq": 0.3, "fsq": 0.5, "residual-fsq": 0.4, "style": 0.6}
-"""What must be left of the loss after 80 steps; measured: 0.12, 0.35, 0.22 and 0.42."""
+LEARNED = {"vq": 0.3, "fsq": 0.5, "residual-fsq": 0.4, "style": 0.6, "relative": 0.6}
+"""What must be left of the loss after 80 steps; measured: 0.12, 0.35, 0.22, 0.42 and 0.42."""
 
 
-@pytest.mark.parametrize("name", BOTTLENECKS)
-def test_learns_one_batch_through_the_action(name: BottleneckName) -> None:
+@pytest.mark.parametrize("name", KINDS)
+def test_learns_one_batch_through_the_action(name: str) -> None:
     """The loss falls, and the actions are what it fell by: with others the error is larger."""
     task = LamTask(make_config(name), some_bars(name), batch=4)
     network = cast(ActionNetwork, task.model).train()
@@ -238,10 +270,10 @@ def test_learns_one_batch_through_the_action(name: BottleneckName) -> None:
 
 
 class TestLabels:
-    @pytest.mark.parametrize("name", BOTTLENECKS)
+    @pytest.mark.parametrize("name", KINDS)
     @pytest.mark.parametrize("bars", [1, 3, 8, 9, 21])
     @pytest.mark.parametrize("per", [1, 2])
-    def test_every_bar_has_one(self, name: BottleneckName, bars: int, per: int) -> None:
+    def test_every_bar_has_one(self, name: str, bars: int, per: int) -> None:
         lam = LatentActionModel(tiny(name, bars_per_action=per))
         found = lam.label(latents(bars))
         assert found.index.shape == found.weight.shape == (bars, lam.config.numbers)
@@ -269,10 +301,17 @@ class TestLabels:
             assert torch.equal(alone.index[0], whole.index[bar])
             assert torch.allclose(alone.weight[0], whole.weight[bar], atol=1e-6)
 
+    def test_relative_styles_are_told_apart_from_the_whole_song(self) -> None:
+        lam, z_XLD = LatentActionModel(tiny("relative")), latents(21)
+        found = lam.label(z_XLD)
+        direct = lam.network.infer(z_XLD[None], z_XLD.mean(0)[None]).payload
+        assert torch.equal(found.index, direct.index[0])
+        assert torch.equal(lam.label(z_XLD + 1.0).index, found.index)
+
 
 class TestFolder:
-    @pytest.mark.parametrize("name", BOTTLENECKS)
-    def test_comes_back_as_it_was_written(self, name: BottleneckName, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("name", KINDS)
+    def test_comes_back_as_it_was_written(self, name: str, tmp_path: Path) -> None:
         network = tiny(name, mapping=True).half().float()  # as it is stored
         model_id = save_lam(network, tmp_path / "lam", {"steps": 3})
         lam, z_XLD = load_lam(tmp_path / "lam"), latents(9)

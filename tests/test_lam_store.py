@@ -305,6 +305,20 @@ class TestTrainingData:
         assert torch.allclose(torch.from_numpy(bars.mel_XLM[:2]).double(), slow, atol=0.1)
         batch = TrainingBars(bars, config).batch(0, 2)
         assert batch["mel_SBLM"].shape == (2, 8, TOKENS, 80)
+        assert batch["usual_mel_SLM"].shape == (2, TOKENS, 80)
+
+    def test_what_is_usual_is_the_mean_of_the_same_copy(self, filled: Path) -> None:
+        config = config_of("style", bars=4)
+        assert config.relative
+        with Store.open(filled) as store:
+            bars, table = read_bars([store, store], config), store.bars(jittered=True)
+        data = TrainingBars(bars, config)
+        for first in data.train[:: max(1, len(data.train) // 9)]:
+            row = int(first) % len(table)
+            mine = (table.song == table.song[row]) & (table.jitter == table.jitter[row])
+            mean_LD = bars.z_XLD[: len(table)][mine].astype(np.float64).mean(0)
+            found = data.sequences(np.array([first]))["usual_z_SLD"][0]
+            assert np.allclose(found.numpy(), mean_LD, atol=1e-3)
 
     def test_a_mel_frame_hears_its_own_token(self) -> None:
         pcm = np.zeros((1, 32768), np.int16)

@@ -105,6 +105,9 @@ class LamConfig:
         What the encoder reads: latents, or the log-mel of the bars' sound.
     tokens, dims, tokenizer
         Of a bar's latents, and the id of the tokenizer that makes them.
+    relative
+        Of styles: whether they are of what sets a bar apart from the average bar of its song,
+        which encoder and decoder are then both given; else of all that it is.
     mapping
         Whether a residual MLP stands between the actions and the decoder: the palette stays
         simple, what is made of it may be more informative.
@@ -128,6 +131,7 @@ class LamConfig:
     tokens: int
     dims: int
     tokenizer: str
+    relative: bool = False
     mapping: bool = False
     warmup: int = 1000
     sparse_at: int = 5000
@@ -153,6 +157,8 @@ class LamConfig:
             )
         if self.tokens % self.sizes.patch:
             raise UsageError(f"{self.tokens} tokens a bar do not divide by {self.sizes.patch}")
+        if self.relative and self.steps:
+            raise UsageError("steps are from the bar before, not from the song: styles alone are")
 
     @property
     def steps(self) -> bool:
@@ -199,6 +205,7 @@ def make_config(
     top_k: int | None = None,
     bars: int = 8,
     input: InputName = "latents",
+    relative: bool | None = None,
     mapping: bool = False,
     run_steps: int | None = None,
 ) -> LamConfig:
@@ -218,6 +225,8 @@ def make_config(
         In place of the preset's; the codes are 64 and of one bar by default.
     bars, input, mapping
         As `LamConfig`.
+    relative
+        The same; where it is None, styles are.
     run_steps
         Updates of the whole run: a short one is warm sooner.
 
@@ -232,6 +241,7 @@ def make_config(
         bottleneck=bottleneck, actions=64, tokens=tokens, dims=dims, tokenizer=tokenizer,
         bars=bars, input=input, mapping=mapping, sizes=SIZES[size],
         bars_per_action=bars_per_action or 1,
+        relative=bottleneck == "style" if relative is None else relative,
     )  # fmt: skip
     if run_steps is not None:
         config = replace(

@@ -46,12 +46,16 @@ class Bars:
         First row and the one past the last of bars that follow one another.
     owners
         The song of each run: the hash of its source.
+    copies
+        The copy of a song (real, or one of its jittered ones) that each row is of, from 0: all
+        rows of a copy lie together.
     """
 
     z_XLD: npt.NDArray[np.float16]
     mel_XLM: npt.NDArray[np.float16] | None
     runs: tuple[tuple[int, int], ...]
     owners: tuple[str, ...]
+    copies: npt.NDArray[np.int64]
 
 
 def runs_of(table: BarTable) -> list[tuple[int, int]]:
@@ -78,6 +82,7 @@ def read_bars(stores: Sequence[Store], config: LamConfig) -> Bars:
     mel: list[npt.NDArray[np.float16]] = []
     runs: list[tuple[int, int]] = []
     owners: list[str] = []
+    copies = [np.zeros(0, np.int64)]
     total = 0
     for store in stores:
         z_XLD = bar_latents(store, config.tokenizer)
@@ -88,6 +93,7 @@ def read_bars(stores: Sequence[Store], config: LamConfig) -> Bars:
             runs.append((total + first, total + last))
             owners.append(songs[int(table.song[first])].sha256)
         z.append(z_XLD)
+        copies.append(copies_of(table) + (copies[-1].max(initial=-1) + 1))
         if config.input == "mel":
             mel += [
                 bar_mel(store.bar_pcm(slice(at, at + _BARS_AT_ONCE)), config.tokens)
@@ -96,8 +102,14 @@ def read_bars(stores: Sequence[Store], config: LamConfig) -> Bars:
         total += len(table)
     return Bars(
         z_XLD=np.concatenate(z), mel_XLM=np.concatenate(mel) if mel else None, runs=tuple(runs),
-        owners=tuple(owners),
+        owners=tuple(owners), copies=np.concatenate(copies),
     )  # fmt: skip
+
+
+def copies_of(table: BarTable) -> npt.NDArray[np.int64]:
+    """Which copy of a song each bar is of, real or jittered: (X,), numbered from 0."""
+    changes = (np.diff(table.song, prepend=-1) != 0) | (np.diff(table.jitter, prepend=-1) != 0)
+    return np.cumsum(changes, dtype=np.int64) - 1
 
 
 def current_latents(stores: Sequence[Store], given: Path | None = None) -> tuple[str, int, int]:
@@ -214,6 +226,9 @@ class TrainingBars:
                 f"no song has {self.length} bars on end that are fit to learn from; give more"
                 " songs, or shorter sequences: --bars"
             )
+        self._usual_z_CLD = _means(bars.z_XLD, bars.copies) if config.relative else None
+        mel_XLM = bars.mel_XLM if config.relative else None
+        self._usual_mel_CLM = None if mel_XLM is None else _means(mel_XLM, bars.copies)
         held = held_out_songs(sorted(long_enough), seed, held_out)
         train: list[int] = []
         kept: list[int] = []
@@ -246,11 +261,17 @@ class TrainingBars:
         return self.sequences(firsts[at])
 
     def sequences(self, firsts: npt.NDArray[np.int64]) -> dict[str, Tensor]:
-        """`z_SBLD`, float32, and `mel_SBLM` where the model reads it."""
-        rows_SB = firsts[:, None] + np.arange(self.length)
+        """`z_SBLD`, float32, and `mel_SBLM` where the model reads it; for relative styles the means
+        over all bars of the same copy of the song, `usual_z_SLD` and `usual_mel_SLM`.
+        """
+        rows_SB, copies_S = firsts[:, None] + np.arange(self.length), self.bars.copies[firsts]
         found = {"z_SBLD": torch.from_numpy(self.bars.z_XLD[rows_SB]).float()}
         if self.bars.mel_XLM is not None:
             found["mel_SBLM"] = torch.from_numpy(self.bars.mel_XLM[rows_SB]).float()
+        if self._usual_z_CLD is not None:
+            found["usual_z_SLD"] = torch.from_numpy(self._usual_z_CLD[copies_S])
+        if self._usual_mel_CLM is not None:
+            found["usual_mel_SLM"] = torch.from_numpy(self._usual_mel_CLM[copies_S])
         return found
 
     def _round(self, number: int) -> npt.NDArray[np.int64]:
@@ -258,3 +279,14 @@ class TrainingBars:
             rng = np.random.default_rng([self.seed, 2, number])
             self._order = number, rng.permutation(self.train)
         return self._order[1]
+
+
+def _means(
+    x_XLF: npt.NDArray[np.float16], copies_X: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Mean bar of each copy (C, L, F)."""
+    counts_C = np.bincount(copies_X)
+    edges = np.concatenate([[0], np.cumsum(counts_C)])
+    return np.stack(
+        [x_XLF[a:b].mean(0, dtype=np.float32) for a, b in itertools.pairwise(edges.tolist())]
+    )

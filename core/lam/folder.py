@@ -63,8 +63,10 @@ class LatentActionModel:
         ----------
         features_XLF
             Latents of the bars, or their log-mel, as the config's `input` says; X at least 1.
+            Relative styles take what is usual from these bars: give them all.
         """
         n_bars, per = len(features_XLF), self.config.bars_per_action
+        usual_LF = features_XLF.float().mean(0).to(self.device)
         rows_UG = torch.tensor(_units(n_bars, per))
         whole_UGLF = features_XLF[rows_UG].float()
         n_units, window = len(rows_UG), self.config.bars // per
@@ -78,7 +80,7 @@ class LatentActionModel:
                 x_SBLF = torch.stack(
                     [whole_UGLF[s : s + length].flatten(0, 1) for s in same]
                 ).to(self.device)  # fmt: skip
-                found = self.network.infer(x_SBLF).payload
+                found = self.network.infer(x_SBLF, usual_LF.expand(len(x_SBLF), -1, -1)).payload
                 for i, start in enumerate(same):
                     overlaps = self.config.steps and start > 0
                     fresh = length - max(1, length // 2) if overlaps else 0

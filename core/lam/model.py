@@ -2,9 +2,12 @@
 
 The encoder attends within each bar first, then causally across bars (LAPA, Ye et al., ICLR 2025,
 section 3.1). What a step is made of is the difference between a bar and the one before; a style is
-made of a bar alone, without any history. The decoder is a small diffusion transformer that writes
-each bar from noise: it is told the action by AdaLN and sees the *first* bar of the sequence only
-(styles: none), so that what a bar is has to pass through the action.
+made of a bar alone, without any history: of all that the bar is, or (relative styles) of what sets
+it apart from the average bar of its song. A style of all that a bar is tells its song, above all;
+what a song is like is known to whoever edits it, and need not be told. The decoder is a small
+diffusion transformer that writes each bar from noise: it is told the action by AdaLN and sees the
+*first* bar of the sequence only (relative styles: the average bar; other styles: none), so that
+what a bar is has to pass through the action.
 
 Bars that share an action are one *unit* here; T counts the positions of a unit.
 
@@ -71,12 +74,17 @@ class ActionNetwork(nn.Module):
         x_SULX = x_SBLX.unflatten(1, (-1, self.config.bars_per_action)).flatten(2, 3)
         return x_SULX.unflatten(2, (-1, self.config.sizes.patch)).flatten(3, 4)
 
-    def encode(self, features_SBLF: Tensor) -> Tensor:
+    def encode(self, features_SBLF: Tensor, usual_SLF: Tensor | None = None) -> Tensor:
         """Vectors of the positions of each unit (S, U, T, W); a unit sees itself and earlier ones.
 
-        Styles see themselves alone.
+        Styles see themselves alone, relative ones what is left of them without the usual.
         """
-        x_SBLF = (features_SBLF - self.feature_mean) / self.feature_std
+        base = self.feature_mean
+        if self.config.relative:
+            if usual_SLF is None:
+                raise ValueError("relative styles need the average bar of each song")
+            base = usual_SLF[:, None]
+        x_SBLF = (features_SBLF - base) / self.feature_std
         x_SUTW = self.read(self.units(x_SBLF))
         n_sequences, n_units, n_positions = x_SUTW.shape[:3]
         h_XTW = x_SUTW.flatten(0, 1)
@@ -90,17 +98,21 @@ class ActionNetwork(nn.Module):
             h_XUW = block(h_XUW, mask=causal_1UU)
         return h_XUW.unflatten(0, (n_sequences, n_positions)).transpose(1, 2)
 
-    def infer(self, features_SBLF: Tensor, draw: Draw | None = None) -> Quantized:
+    def infer(
+        self, features_SBLF: Tensor, usual_SLF: Tensor | None = None, draw: Draw | None = None
+    ) -> Quantized:
         """The action of each unit; `draw` where it is trained.
 
         Parameters
         ----------
         features_SBLF
             Latents (S, B, L, D) or log-mel (S, B, L, 80), as the config's `input` says.
+        usual_SLF
+            The mean of them over the bars of each sequence's song, for relative styles.
         draw
             Randomness of a training step.
         """
-        h_SUTW = self.norm(self.encode(features_SBLF))
+        h_SUTW = self.norm(self.encode(features_SBLF, usual_SLF))
         if isinstance(self.bottleneck, StyleActions):
             return self.bottleneck(h_SUTW, draw)
         pooled_SUW = h_SUTW.mean(2)
@@ -157,20 +169,22 @@ class ActionMapping(nn.Module):
 class BarDecoder(nn.Module):
     """Velocity of noisy units, told their actions and shown the first unit of the sequence.
 
-    Steps also tell the sum of all steps since the first unit: where they have led.
+    Steps also tell the sum of all steps since the first unit: where they have led. Relative styles
+    are shown the average bar of the song in its place, position by position.
     """
 
     def __init__(self, config: LamConfig) -> None:
         super().__init__()
-        self.steps = config.steps
+        self.steps, self.relative = config.steps, config.relative
         sizes = config.sizes
         numbers, width = sizes.patch * config.dims, sizes.width
         self.time = TimeEmbedding(sizes.condition)
         self.told = nn.Linear(sizes.embedding, sizes.condition)
         self.enter = nn.Linear(numbers, width)
+        if config.steps or config.relative:
+            self.show = nn.Linear(numbers, width)
         if config.steps:
             self.led = nn.Linear(sizes.embedding, sizes.condition)
-            self.show = nn.Linear(numbers, width)
             self.nothing = nn.Parameter(torch.randn(width) * 0.1)
         self.modulate = nn.ModuleList(
             AdaLNZero(sizes.condition, width, parts=2) for _ in range(sizes.decoder)
@@ -185,7 +199,7 @@ class BarDecoder(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(
-        self, x_SUTP: Tensor, t_SU: Tensor, embedding_SUA: Tensor, first_STP: Tensor
+        self, x_SUTP: Tensor, t_SU: Tensor, embedding_SUA: Tensor, shown_STP: Tensor
     ) -> Tensor:
         """Velocity (S, U, T, P).
 
@@ -197,9 +211,9 @@ class BarDecoder(nn.Module):
             Their times, 0 (clean) to 1 (noise).
         embedding_SUA
             Their actions, as `ActionNetwork.inform` gives them.
-        first_STP
-            The clean first unit of each sequence; the first unit itself does not see it, and
-            styles see none.
+        shown_STP
+            What is shown of each sequence: its clean first unit, which the first unit itself does
+            not see; the average unit of its song, for relative styles; other styles see none.
         """
         n_units, n_positions = x_SUTP.shape[1:3]
         condition_SUK = self.time(t_SU.flatten()).unflatten(0, t_SU.shape)
@@ -210,10 +224,12 @@ class BarDecoder(nn.Module):
             since_SUA = embedding_SUA.cumsum(1) - embedding_SUA[:, :1]
             count_U11 = torch.arange(1, n_units + 1, device=x_SUTP.device)[:, None]
             condition_SUK = condition_SUK + self.led(since_SUA / count_U11.sqrt())
-            shown_SUTW = self.show(first_STP.detach())[:, None].expand_as(h_SUTW)
+            shown_SUTW = self.show(shown_STP.detach())[:, None].expand_as(h_SUTW)
             is_first_U11 = torch.arange(n_units, device=x_SUTP.device)[:, None, None] == 0
             shown_SUTW = torch.where(is_first_U11, self.nothing.to(h_SUTW), shown_SUTW)
             h_SUTW = torch.cat([h_SUTW, shown_SUTW], dim=2)
+        elif self.relative:
+            h_SUTW = h_SUTW + self.show(shown_STP.detach())[:, None]
         h_XTW, condition_X1K = h_SUTW.flatten(0, 1), condition_SUK.flatten(0, 1)[:, None]
         for block, modulate in zip(self.blocks, self.modulate, strict=True):
             h_XTW = block(h_XTW, modulate(condition_X1K))

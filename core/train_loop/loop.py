@@ -57,9 +57,10 @@ def train(task: Task, settings: TrainSettings, run: Path) -> Generator[StepRepor
         if ranks.rank:
             for _ in _Trainer(task, settings, folder, ranks).steps():
                 pass
-            return
-        with folder.claimed():
-            yield from _Trainer(task, settings, folder, ranks).steps()
+        else:
+            with folder.claimed():
+                yield from _Trainer(task, settings, folder, ranks).steps()
+        ranks.meet()  # what rank 0 has written is there for all
 
 
 class _Trainer:

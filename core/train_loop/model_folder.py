@@ -35,7 +35,7 @@ def claim_model(folder: Path, kind: str, *, resume: bool = True, force: bool = F
         If a model of another kind is there.
     """
     run = folder / RUN
-    begun = RunFolder(run).config.is_file()
+    begun = any(RunFolder(part).config.is_file() for part in (run, *run.glob("*/")))
     if folder.exists() and not folder.is_dir():
         raise OutputExistsError(f"{folder}: a file; name a folder for the {kind}")
     if begun and not resume:

@@ -53,6 +53,10 @@ class RunFolder:
             if handle is not None:
                 os.close(handle)
 
+    def steps(self) -> int | None:
+        """Steps that the run was last asked for; None at its beginning."""
+        return int(self._read_config()["free"]["steps"]) if self.config.is_file() else None
+
     def resume(self, shape: Mapping[str, Any], free: Mapping[str, Any]) -> RunState | None:
         """The state to go on from, None at a run's beginning. Reads only.
 

@@ -1,0 +1,371 @@
+"""Measure the action models: python examples/evaluate_actions.py DATA --work WORK [--windows N].
+
+The songs that DATA marks `dev` are cut, tokenized and labelled into WORK/dev.zarr (once). Then
+
+palette      utilisation and perplexity of the actions; normalised mutual information of a bar's
+             action with its song, beside that of as many k-means clusters of bars' mean log-mel;
+             how many actions change onsets or chroma more than the tokenizer itself does
+control      windows of 12 bars, the middle 4 written anew: PSNR of their log-mel with the actions
+             that were inferred from them, minus that with the actions of another song's bars, the
+             noise of dynamics model and decoder the same (delta-PSNR, Genie, section 3.2); with
+             mixtures and with the largest action alone; bootstrap intervals over windows
+baselines    PSNR beside that of an untrained dynamics model and of the mean of the 8 bars around
+identity     the same windows told one action of the palette: their sound is tokenized and labelled
+             again, is the action among the 3 largest? Beside it: the real bars with their own
+             largest action, decoded and read again; an untrained dynamics model; and the same
+             read by another action model, --other (nearest centroids of its embeddings)
+dial         Spearman correlation of --strength with the distance to the bar as it was
+
+PSNR is over 80 mel bands in dB, peak 80 dB. Everything is of bars as the models hear them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.stats import spearmanr
+from sklearn.cluster import KMeans
+from torch import Tensor
+from train_tokenizer import fill_store
+
+from mgen.core.bars import BAR_RATE
+from mgen.core.corpus import Segmentation
+from mgen.core.dynamics.guidance import Guidance
+from mgen.core.dynamics.model import Dynamics, load_dynamics
+from mgen.core.dynamics.network import DynamicsNetwork
+from mgen.core.dynamics.sampling import Sampling, inpaint
+from mgen.core.editing.writer import GUIDANCE, start_level
+from mgen.core.lam.data import Bars, read_bars
+from mgen.core.lam.effects import shared_information
+from mgen.core.lam.folder import LatentActionModel, load_lam
+from mgen.core.lam.passes import label_songs
+from mgen.core.lam.survey import health, survey
+from mgen.core.layers import normalise_tokens
+from mgen.core.quantizers import Payload
+from mgen.core.store import Store
+from mgen.core.tokenizer import Tokenizer, load_tokenizer
+from mgen.core.tokenizer.passes import tokenize_songs
+from mgen.kernels.log_mel import LogMelSpec, log_mel
+
+BARS, WRITTEN = 12, slice(4, 8)
+PEAK_DB = 80.0
+MEL = LogMelSpec(
+    rate=BAR_RATE, n_fft=1024, hop=256, n_mels=80, f_max=BAR_RATE / 2, power=2.0, log="db"
+)
+STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
+_DRAWS = 1000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """Consecutive bars of a song, and what is known of them; `whole_XLD` is all of the song."""
+
+    song: str
+    first: int
+    whole_XLD: Tensor
+    z_BLD: Tensor
+    bpm_B: Tensor
+    payload: Payload
+
+    @property
+    def written(self) -> slice:
+        return slice(self.first + WRITTEN.start, self.first + WRITTEN.stop)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Models:
+    tokenizer: Tokenizer
+    lam: LatentActionModel
+    dynamics: Dynamics
+    untrained: Dynamics
+
+    def told(self, payload: Payload) -> Tensor:
+        return self.lam.inform(self.lam.embed(payload))
+
+    def write(
+        self, window: Window, action_BA: Tensor, seed: int, *, dynamics: Dynamics | None = None,
+        strength: float = 1.0,
+    ) -> Tensor:  # fmt: skip
+        """The window with its middle written anew, told these actions of all its bars."""
+        mask_B = torch.zeros(BARS, dtype=torch.bool)
+        mask_B[WRITTEN] = True
+        z_BLD = inpaint(
+            dynamics or self.dynamics, window.z_BLD, mask_B, window.bpm_B, action_BA, seed=seed,
+            guidance=Guidance(scale=GUIDANCE), sampling=Sampling(), start_t=start_level(strength),
+        )  # fmt: skip
+        return normalise_tokens(z_BLD).half().float()
+
+    def sound(self, z_BLD: Tensor, seed: int) -> Tensor:
+        """(B, N): the noise of a bar is that of its place in the window."""
+        pcm_BCN = self.tokenizer.decode(z_BLD, keys=range(len(z_BLD)), seed=seed)
+        return pcm_BCN[:, 0].float().clamp(-1, 1)
+
+    def heard(self, window: Window, z_BLD: Tensor, pcm_WN: Tensor) -> Tensor:
+        """Latents of the song with the middle of the window as it is heard again."""
+        again_XLD = window.whole_XLD.clone()
+        again_XLD[window.written] = self.tokenizer.encode(pcm_WN[:, None]).float()
+        return again_XLD
+
+
+def loaded_untrained(trained: Dynamics) -> Dynamics:
+    """A network that has learned nothing but means and spreads, its outputs not all zero."""
+    torch.manual_seed(0)
+    network = DynamicsNetwork(trained.config)
+    buffers = dict(trained.network.named_buffers())
+    network.load_state_dict({**network.state_dict(), **buffers})
+    torch.nn.init.normal_(network.leave.weight, std=0.02)
+    return Dynamics(network)
+
+
+def decibels(pcm_BN: Tensor) -> Tensor:
+    mel_BTM = log_mel(pcm_BN, MEL)
+    return mel_BTM.clamp(min=float(mel_BTM.max()) - PEAK_DB)
+
+
+def psnr(one_BN: Tensor, other_BN: Tensor) -> float:
+    error = (decibels(one_BN) - decibels(other_BN)).square().mean()
+    return float(10.0 * torch.log10(PEAK_DB**2 / error))
+
+
+def interval(values: list[float], of: Callable[[np.ndarray], float] = np.mean) -> str:
+    x, rng = np.asarray(values, float), np.random.default_rng(0)
+    draws = [of(x[rng.integers(0, len(x), len(x))]) for _ in range(_DRAWS)]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return f"{of(x):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def windows_of(bars: Bars, bpm_X: np.ndarray, labels: Payload, count: int) -> list[Window]:
+    """Windows of valid bars, spread over the songs, at most as many of each."""
+    firsts: dict[str, list[int]] = {}
+    for owner, (first, last) in zip(bars.owners, bars.runs, strict=True):
+        firsts.setdefault(owner, []).extend(range(first, last - BARS + 1, BARS))
+    able = [(owner, found) for owner, found in firsts.items() if found]
+    each, chosen = -(-count // len(able)), []
+    for owner, found in able:
+        for at in np.linspace(0, len(found) - 1, min(each, len(found))).round().astype(int):
+            rows, copy = slice(found[at], found[at] + BARS), bars.copies == bars.copies[found[at]]
+            chosen.append(
+                Window(
+                    owner, int(found[at] - np.flatnonzero(copy)[0]),
+                    torch.from_numpy(bars.z_XLD[copy]).float(),
+                    torch.from_numpy(bars.z_XLD[rows]).float(),
+                    torch.from_numpy(bpm_X[rows].astype(np.float32)),
+                    Payload(labels.index[rows], labels.weight[rows]),
+                )
+            )  # fmt: skip
+    return chosen[:: max(1, len(chosen) // count)][:count]
+
+
+def largest(payload: Payload) -> Payload:
+    weight = torch.zeros_like(payload.weight)
+    weight[..., 0] = 1.0
+    return Payload(payload.index, weight)
+
+
+def single(action: int, like: Payload) -> Payload:
+    index = torch.full_like(like.index, 0)
+    weight = torch.zeros_like(like.weight)
+    index[..., 0], weight[..., 0] = action, 1.0
+    return Payload(index, weight)
+
+
+def control(models: Models, windows: list[Window]) -> dict[str, str]:
+    """delta-PSNR and the baselines."""
+    rng = np.random.default_rng(0)
+    deltas: dict[str, list[float]] = {"mixtures": [], "largest alone": []}
+    plain: dict[str, list[float]] = {"written": [], "untrained": [], "mean of the bars around": []}
+    for seed, window in enumerate(windows):
+        others = [w for w in windows if w.song != window.song]
+        other = others[rng.integers(len(others))]
+        truth_WN = models.sound(window.z_BLD, seed)[WRITTEN]
+        for name, form in (("mixtures", lambda p: p), ("largest alone", largest)):
+            told_BA = models.told(form(window.payload))
+            wrong_BA = told_BA.clone()
+            wrong_BA[WRITTEN] = models.told(form(other.payload))[WRITTEN]
+            right, wrong = (
+                psnr(models.sound(models.write(window, a_BA, seed), seed)[WRITTEN], truth_WN)
+                for a_BA in (told_BA, wrong_BA)
+            )
+            deltas[name].append(right - wrong)
+            if name == "mixtures":
+                plain["written"].append(right)
+        told_BA = models.told(window.payload)
+        z_BLD = models.write(window, told_BA, seed, dynamics=models.untrained)
+        plain["untrained"].append(psnr(models.sound(z_BLD, seed)[WRITTEN], truth_WN))
+        around_BLD = torch.cat([window.z_BLD[: WRITTEN.start], window.z_BLD[WRITTEN.stop :]])
+        mean_BLD = normalise_tokens(around_BLD.mean(0, keepdim=True)).expand(BARS, -1, -1)
+        plain["mean of the bars around"].append(
+            psnr(models.sound(mean_BLD, seed)[WRITTEN], truth_WN)
+        )
+    found = {f"delta-PSNR, {name}, dB": interval(v) for name, v in deltas.items()}
+    return found | {f"PSNR, {name}, dB": interval(v) for name, v in plain.items()}
+
+
+def identity(
+    models: Models, windows: list[Window], all_bars: tuple[Bars, Payload],
+    other: LatentActionModel | None,
+) -> dict[str, str]:  # fmt: skip
+    rng = np.random.default_rng(1)
+    used = np.unique(all_bars[1].index[:, 0].numpy())
+    readers = {"": top_of(models.lam, all_bars, models.lam)}
+    if other is not None:
+        readers["another model, "] = top_of(other, all_bars, models.lam)
+    hits: dict[str, list[float]] = {}
+    for seed, window in enumerate(windows):
+        action = int(used[rng.integers(len(used))])
+        told_BA = models.told(window.payload)
+        told_BA[WRITTEN] = models.told(single(action, window.payload))[WRITTEN]
+        own = window.payload.index[WRITTEN, 0].tolist()
+        cases = {
+            "asked for": (models.write(window, told_BA, seed), [action] * 4),
+            "untrained": (
+                models.write(window, told_BA, seed, dynamics=models.untrained), [action] * 4,
+            ),
+            "real bars, their own": (window.z_BLD, own),
+        }  # fmt: skip
+        for case, (z_BLD, wanted) in cases.items():
+            again_XLD = models.heard(window, z_BLD, models.sound(z_BLD, seed)[WRITTEN])
+            for reader, read in readers.items():
+                order_WN = read(again_XLD)[window.written].tolist()
+                for top in (1, 3):
+                    found = [w in row[:top] for w, row in zip(wanted, order_WN, strict=True)]
+                    hits.setdefault(f"{reader}{case}, top {top}", []).append(float(np.mean(found)))
+    return {f"identity: {name}": interval(v) for name, v in hits.items()}
+
+
+def top_of(
+    reader: LatentActionModel, all_bars: tuple[Bars, Payload], lam: LatentActionModel
+) -> Callable[[Tensor], Tensor]:
+    """How a model reads bars as actions of `lam`: its own order, or by nearest centroids."""
+    if reader is lam:
+
+        def by_weight(z_XLD: Tensor) -> Tensor:
+            found = lam.label(z_XLD)
+            return torch.where(found.weight > 0, found.index, -1)
+
+        return by_weight
+    bars, labels = all_bars
+    first_X = labels.index[:, 0]
+    embedded_XA = torch.cat(
+        [
+            reader.embed(reader.label(torch.from_numpy(bars.z_XLD[bars.copies == c]).float()))
+            for c in range(int(bars.copies.max()) + 1)
+        ]
+    )
+    centroid_NA = torch.stack(
+        [
+            embedded_XA[first_X == n].mean(0) if (first_X == n).any() else embedded_XA.mean(0) + 1e6
+            for n in range(lam.config.actions)
+        ]
+    )
+
+    def by_centroid(z_XLD: Tensor) -> Tensor:
+        embedded_XA = reader.embed(reader.label(z_XLD))
+        return torch.cdist(embedded_XA, centroid_NA).argsort(1)
+
+    return by_centroid
+
+
+def dial(models: Models, windows: list[Window]) -> dict[str, str]:
+    rng, found = np.random.default_rng(2), []
+    for seed, window in enumerate(windows):
+        action = int(rng.integers(models.lam.config.actions))
+        own_BA = models.told(window.payload)
+        wanted_BA = models.told(single(action, window.payload))
+        truth_WN = models.sound(window.z_BLD, seed)[WRITTEN]
+        distances = []
+        for strength in STRENGTHS:
+            told_BA = own_BA.clone()
+            told_BA[WRITTEN] += strength * (wanted_BA - own_BA)[WRITTEN]
+            z_BLD = models.write(window, told_BA, seed, strength=strength)
+            distances.append(-psnr(models.sound(z_BLD, seed)[WRITTEN], truth_WN))
+        found.append(float(spearmanr(STRENGTHS, distances).statistic))
+    return {"strength dial, Spearman": interval(found)}
+
+
+def clusters(store: Store, count: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """k-means of bars' mean log-mel."""
+    mean_XM = np.concatenate(
+        [
+            decibels(torch.from_numpy(store.bar_pcm(int(row))[None] / 32768.0).float()).mean(1)
+            for row in rows
+        ]
+    )
+    found: npt.NDArray[np.int64] = KMeans(count, n_init=3, random_state=0).fit_predict(mean_XM)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--windows", type=int, default=48)
+    parser.add_argument("--weights", type=Path, default=Path("core/weights"))
+    parser.add_argument("--other", type=Path, help="an action model of another seed")
+    parser.add_argument(
+        "--only", choices=("palette", "control", "identity", "dial"), action="append"
+    )
+    options = parser.parse_args()
+    wanted = options.only or ["palette", "control", "identity", "dial"]
+    options.work.mkdir(parents=True, exist_ok=True)
+    path = options.work / "dev.zarr"
+    with (options.data / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        songs = [options.data / r["path"] for r in csv.DictReader(file) if r["split"] == "dev"]
+    fill_store(path, songs, Segmentation())
+    tokenizer = load_tokenizer(options.weights / "tokenizer")
+    lam = load_lam(options.weights / "lam")
+    with Store.open(path, "a") as store:
+        with contextlib.closing(tokenize_songs(store, tokenizer)) as passes:
+            list(passes)
+        list(label_songs(store, lam))
+        found = survey([store], lam, measure=0)
+        bars, table = read_bars([store], lam.config), store.bars(jittered=True)
+        figures: dict[str, str] = {}
+        if "palette" in wanted:
+            figures |= {name: f"{value:.3f}" for name, value in health(lam, found).items()}
+            rows = table.row[(table.jitter == 0) & table.valid].astype(np.int64)
+            by_mel = clusters(store, lam.config.actions, rows)
+            information = shared_information(by_mel, found.song_X.astype(str))
+            figures["song information of k-means"] = f"{information:.3f}"
+        bpm_X = table.bpm.astype(np.float32)
+        labels = whole_labels(bars, lam)
+    show(figures)
+    if set(wanted) == {"palette"}:
+        return
+    dynamics = load_dynamics(options.weights / "dynamics")
+    models = Models(tokenizer, lam, dynamics, loaded_untrained(dynamics))
+    windows = windows_of(bars, bpm_X, labels, options.windows)
+    print(len(windows), "windows of", len({w.song for w in windows}), "songs", flush=True)
+    if "control" in wanted:
+        show(control(models, windows))
+    if "identity" in wanted:
+        other = load_lam(options.other) if options.other else None
+        show(identity(models, windows, (bars, labels), other))
+    if "dial" in wanted:
+        show(dial(models, windows))
+
+
+def whole_labels(bars: Bars, lam: LatentActionModel) -> Payload:
+    """Actions of all bars, song by song, as `mgen actions` gives them."""
+    parts = [
+        lam.label(torch.from_numpy(bars.z_XLD[bars.copies == c]).float())
+        for c in range(int(bars.copies.max()) + 1)
+    ]
+    return Payload(torch.cat([p.index for p in parts]), torch.cat([p.weight for p in parts]))
+
+
+def show(figures: dict[str, str]) -> None:
+    for name, value in figures.items():
+        print(f"{name:40} {value}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
