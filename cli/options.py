@@ -71,6 +71,13 @@ LamOption = Annotated[
         metavar="MODEL", show_default=False,
     ),
 ]  # fmt: skip
+DynamicsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A dynamics model's folder. [the store's current one, else the one that ships]",
+        metavar="MODEL", show_default=False,
+    ),
+]  # fmt: skip
 StoreArgument = Annotated[
     str | None,
     typer.Argument(

@@ -19,6 +19,7 @@ from mgen.core.errors import InputError, InputNotFoundError, OutputExistsError, 
 from mgen.core.lam.effects import (
     FIGURES,
     NO_EFFECT,
+    PITCHES,
     Effect,
     bar_figures,
     differences,
@@ -206,6 +207,29 @@ class TestFigures:
         assert [f["onsets_per_beat"] for f in found] == [1.0, 0.5]
         assert figures(four, beats=2)[0]["onsets_per_beat"] == 2.0
 
+    def test_a_bar_that_grows_builds_up(self) -> None:
+        swell = tone(1000)
+        swell[:16384] //= 2
+        assert figures(swell)[0]["build_db"] == pytest.approx(6.0, abs=0.1)
+        assert figures(swell[::-1].copy())[0]["build_db"] == pytest.approx(-6.0, abs=0.1)
+
+    def test_off_the_beat_is_between_the_beats(self) -> None:
+        on, off = np.zeros(32768, np.int16), np.zeros(32768, np.int16)
+        click = tone(3000, 0.5)[:800]
+        for beat in range(4):
+            on[beat * 8192 + 100 : beat * 8192 + 900] = click
+            off[beat * 8192 + 4096 : beat * 8192 + 4896] = click
+        first, second = figures(on, off)
+        assert first["offbeat_db"] < -3.0 < 0.0 < second["offbeat_db"]
+
+    @pytest.mark.parametrize(("hz", "pitch"), [(440.0, "A"), (261.63, "C"), (369.99, "F#")])
+    def test_pitch_classes_are_those_of_the_notes(self, hz: float, pitch: str) -> None:
+        (found,) = figures(tone(hz))
+        shares = {name: found[f"pitch_{name}_db"] for name in PITCHES}
+        assert max(shares, key=shares.__getitem__) == pitch
+        (octave,) = figures(tone(2 * hz))
+        assert octave[f"pitch_{pitch}_db"] == pytest.approx(shares[pitch], abs=1.0)
+
 
 def table(song: list[int], index: list[int]) -> BarTable:
     n = len(song)
@@ -231,7 +255,8 @@ class TestEffects:
 
     def test_sizes_are_in_standard_deviations(self) -> None:
         rng = np.random.default_rng(0)
-        spread = rng.standard_normal((400, len(FIGURES))) * [3, 1, 1, 1, 1]
+        spread = rng.standard_normal((400, len(FIGURES)))
+        spread[:, 0] *= 3.0
         spread[:50, 0] += 6.0
         spread[399] = np.nan
         loud, none, few = effects_of(spread, [np.arange(50), np.arange(60, 399), np.array([1, 2])])
@@ -246,6 +271,7 @@ class TestEffects:
         size = {"loudness_db": -0.9, "brightness_oct": 0.4, "onsets_per_beat": 1.2,
                 "bass_db": 0.1, "noise_db": -2.0}  # fmt: skip
         assert Effect(mean=size, size=size).name == "purer, denser"
+        assert Effect(mean=size, size=size, least=1.5).name == "purer"
 
     def test_shared_information(self) -> None:
         rng = np.random.default_rng(0)

@@ -122,8 +122,20 @@ def _sound(store: Store, song: SongRow) -> Iterator[npt.NDArray[np.float32]]:
         yield from stream_mono(Path(song.source), RATE)
 
 
-def thumbnail(blocks: Iterable[npt.NDArray[np.float32]]) -> bytes:
-    """A small log-mel spectrogram of sound that comes in blocks, as a PNG; memory stays flat."""
+def thumbnail(
+    blocks: Iterable[npt.NDArray[np.float32]], *, frame: int = _FRAME, width: int = WIDTH
+) -> bytes:
+    """A small log-mel spectrogram of sound that comes in blocks, as a PNG; memory stays flat.
+
+    Parameters
+    ----------
+    blocks
+        Sound at 16 kHz, mono.
+    frame
+        Samples of a column, before columns are brought to the width.
+    width
+        Pixels.
+    """
     import torch
     from matplotlib import colormaps
     from PIL import Image
@@ -131,20 +143,20 @@ def thumbnail(blocks: Iterable[npt.NDArray[np.float32]]) -> bytes:
     from mgen.kernels.log_mel import LogMelSpec, log_mel
 
     spec = LogMelSpec(
-        rate=RATE, n_fft=_FRAME, hop=_FRAME, n_mels=HEIGHT // 2, f_min=20.0, f_max=RATE / 2,
+        rate=RATE, n_fft=frame, hop=frame, n_mels=HEIGHT // 2, f_min=20.0, f_max=RATE / 2,
         power=2.0, log="none", centre=False,
     )  # fmt: skip
     columns: list[npt.NDArray[np.float32]] = []
     for block_N in blocks:
-        padded_N = np.pad(block_N, (0, -len(block_N) % _FRAME))
+        padded_N = np.pad(block_N, (0, -len(block_N) % frame))
         if len(padded_N):
             columns.append(log_mel(torch.from_numpy(padded_N)[None], spec)[0].numpy())
     power_TM = np.concatenate(columns) if columns else np.zeros((1, spec.n_mels), np.float32)
-    edges = np.linspace(0, len(power_TM), min(WIDTH, len(power_TM)) + 1).astype(int)[:-1]
+    edges = np.linspace(0, len(power_TM), min(width, len(power_TM)) + 1).astype(int)[:-1]
     power_PM = np.add.reduceat(power_TM, edges) / np.diff(np.append(edges, len(power_TM)))[:, None]
     db_PM = 10.0 * np.log10(np.maximum(power_PM, 1e-12))
     shade_MP = np.clip((db_PM.T[::-1] - db_PM.max()) / _RANGE_DB + 1.0, 0.0, 1.0)
     pixels = (colormaps["magma"](shade_MP)[..., :3] * 255).round().astype(np.uint8)
     file = io.BytesIO()
-    Image.fromarray(pixels).resize((WIDTH, HEIGHT)).quantize(64).save(file, "PNG", optimize=True)
+    Image.fromarray(pixels).resize((width, HEIGHT)).quantize(64).save(file, "PNG", optimize=True)
     return file.getvalue()

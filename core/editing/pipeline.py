@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mgen.core.audio import Audio
 from mgen.core.bars import BAR_RATE, bar_samples, unwarp_bar
-from mgen.core.editing.base import Base
+from mgen.core.editing.base import Base, patched
 from mgen.core.editing.files import EditReport, Target, write_take
 from mgen.core.editing.places import Place, place_bars, require_valid, with_appended
 from mgen.core.editing.render import RenderedSpan, render_span
 from mgen.core.editing.request import BarWriter, EditRequest, WriteRequest, WrittenBars
-from mgen.core.editing.source import SourceFile, find_source
+from mgen.core.editing.source import SourceFile, as_floats, find_source
 from mgen.core.editing.spans import describe_bars
 from mgen.core.editing.writing import Patch
 from mgen.core.errors import InputError, UsageError
@@ -101,6 +102,47 @@ def edit_song(
         )  # fmt: skip
         for candidate in range(1, request.takes + 1):
             yield from _candidate(job, takes, writer, target, candidate, force, command)
+
+
+def preview(
+    store: Store, song: SongRow, request: EditRequest, writer: BarWriter, *, around_s: float = 2.0,
+    source: Path | None = None,
+) -> Audio:  # fmt: skip
+    """An edit of the original that is heard and not kept: its bars, and seconds around them.
+
+    Parameters
+    ----------
+    store, song, request, writer, source
+        As for `edit_song`; the first candidate is made, of bars that follow one another.
+    around_s
+        How much of the song is heard before and after them.
+
+    Raises
+    ------
+    UsageError, InputError
+        As `edit_song`.
+    """
+    request.check(writer.actions)
+    bars, edited = _bars(store, song, request, ())
+    require_valid(bars, edited)
+    with SourceFile(find_source(store, song, source)) as opened:
+        rate = opened.encoding.rate
+        job = _Job(
+            store=store, song=song, request=request, base=Base(opened), bars=bars, edited=edited,
+            line=(), spans=place_bars(bars, song, edited, rate), model_ids={},
+        )  # fmt: skip
+        patches = [r.patch for r in _unchanged(job)]
+        if request.strength > 0:
+            written = writer.write(_write_request(job, 1))
+            written.check(len(edited))
+            patches = [r.patch for r in _rendered(job, written)]
+        context = round(around_s * rate)
+        heard = Base(opened)
+        heard.patches = patched((), patches)
+        (native_NC,) = heard.read(
+            [(max(0, patches[0].first - context), patches[-1].last + context)]
+        )
+        return Audio(as_floats(native_NC, opened.encoding).astype(np.float32).T, rate)
 
 
 def _candidate(
