@@ -41,8 +41,8 @@ from mgen.core.corpus import Segmentation
 from mgen.core.dynamics.guidance import Guidance
 from mgen.core.dynamics.model import Dynamics, load_dynamics
 from mgen.core.dynamics.network import DynamicsNetwork
-from mgen.core.dynamics.sampling import Sampling, inpaint
-from mgen.core.editing.writer import GUIDANCE, start_level
+from mgen.core.dynamics.sampling import inpaint
+from mgen.core.editing.writer import GUIDANCE, WRITING, start_level
 from mgen.core.lam.data import Bars, read_bars
 from mgen.core.lam.effects import shared_information
 from mgen.core.lam.folder import LatentActionModel, load_lam
@@ -88,7 +88,7 @@ class Models:
     untrained: Dynamics
 
     def told(self, payload: Payload) -> Tensor:
-        return self.lam.inform(self.lam.embed(payload))
+        return self.lam.inform(self.lam.embed(payload)).clone()  # of no inference mode
 
     def write(
         self, window: Window, action_BA: Tensor, seed: int, *, dynamics: Dynamics | None = None,
@@ -99,14 +99,17 @@ class Models:
         mask_B[WRITTEN] = True
         z_BLD = inpaint(
             dynamics or self.dynamics, window.z_BLD, mask_B, window.bpm_B, action_BA, seed=seed,
-            guidance=Guidance(scale=GUIDANCE), sampling=Sampling(), start_t=start_level(strength),
+            guidance=Guidance(scale=GUIDANCE), sampling=WRITING, start_t=start_level(strength),
         )  # fmt: skip
         return normalise_tokens(z_BLD).half().float()
 
     def sound(self, z_BLD: Tensor, seed: int) -> Tensor:
-        """(B, N): the noise of a bar is that of its place in the window."""
-        pcm_BCN = self.tokenizer.decode(z_BLD, keys=range(len(z_BLD)), seed=seed)
-        return pcm_BCN[:, 0].float().clamp(-1, 1)
+        """(W, N) of the bars that are written: the noise of a bar is that of its place in the
+        window.
+        """
+        keys = range(WRITTEN.start, WRITTEN.stop)
+        pcm_WCN = self.tokenizer.decode(z_BLD[WRITTEN], keys=keys, seed=seed)
+        return pcm_WCN[:, 0].float().clamp(-1, 1)
 
     def heard(self, window: Window, z_BLD: Tensor, pcm_WN: Tensor) -> Tensor:
         """Latents of the song with the middle of the window as it is heard again."""
@@ -185,13 +188,13 @@ def control(models: Models, windows: list[Window]) -> dict[str, str]:
     for seed, window in enumerate(windows):
         others = [w for w in windows if w.song != window.song]
         other = others[rng.integers(len(others))]
-        truth_WN = models.sound(window.z_BLD, seed)[WRITTEN]
+        truth_WN = models.sound(window.z_BLD, seed)
         for name, form in (("mixtures", lambda p: p), ("largest alone", largest)):
             told_BA = models.told(form(window.payload))
             wrong_BA = told_BA.clone()
             wrong_BA[WRITTEN] = models.told(form(other.payload))[WRITTEN]
             right, wrong = (
-                psnr(models.sound(models.write(window, a_BA, seed), seed)[WRITTEN], truth_WN)
+                psnr(models.sound(models.write(window, a_BA, seed), seed), truth_WN)
                 for a_BA in (told_BA, wrong_BA)
             )
             deltas[name].append(right - wrong)
@@ -199,12 +202,10 @@ def control(models: Models, windows: list[Window]) -> dict[str, str]:
                 plain["written"].append(right)
         told_BA = models.told(window.payload)
         z_BLD = models.write(window, told_BA, seed, dynamics=models.untrained)
-        plain["untrained"].append(psnr(models.sound(z_BLD, seed)[WRITTEN], truth_WN))
+        plain["untrained"].append(psnr(models.sound(z_BLD, seed), truth_WN))
         around_BLD = torch.cat([window.z_BLD[: WRITTEN.start], window.z_BLD[WRITTEN.stop :]])
         mean_BLD = normalise_tokens(around_BLD.mean(0, keepdim=True)).expand(BARS, -1, -1)
-        plain["mean of the bars around"].append(
-            psnr(models.sound(mean_BLD, seed)[WRITTEN], truth_WN)
-        )
+        plain["mean of the bars around"].append(psnr(models.sound(mean_BLD, seed), truth_WN))
     found = {f"delta-PSNR, {name}, dB": interval(v) for name, v in deltas.items()}
     return found | {f"PSNR, {name}, dB": interval(v) for name, v in plain.items()}
 
@@ -232,7 +233,7 @@ def identity(
             "real bars, their own": (window.z_BLD, own),
         }  # fmt: skip
         for case, (z_BLD, wanted) in cases.items():
-            again_XLD = models.heard(window, z_BLD, models.sound(z_BLD, seed)[WRITTEN])
+            again_XLD = models.heard(window, z_BLD, models.sound(z_BLD, seed))
             for reader, read in readers.items():
                 order_WN = read(again_XLD)[window.written].tolist()
                 for top in (1, 3):
@@ -280,13 +281,13 @@ def dial(models: Models, windows: list[Window]) -> dict[str, str]:
         action = int(rng.integers(models.lam.config.actions))
         own_BA = models.told(window.payload)
         wanted_BA = models.told(single(action, window.payload))
-        truth_WN = models.sound(window.z_BLD, seed)[WRITTEN]
+        truth_WN = models.sound(window.z_BLD, seed)
         distances = []
         for strength in STRENGTHS:
             told_BA = own_BA.clone()
             told_BA[WRITTEN] += strength * (wanted_BA - own_BA)[WRITTEN]
             z_BLD = models.write(window, told_BA, seed, strength=strength)
-            distances.append(-psnr(models.sound(z_BLD, seed)[WRITTEN], truth_WN))
+            distances.append(-psnr(models.sound(z_BLD, seed), truth_WN))
         found.append(float(spearmanr(STRENGTHS, distances).statistic))
     return {"strength dial, Spearman": interval(found)}
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
+from torch._compile import _disable_dynamo
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,6 +21,14 @@ MIN_ITEMS_CPU = 2000
 """Calls from which compiling pays on a processor: 30 s against about 15 ms saved per call."""
 MIN_ITEMS_CUDA = 200
 """The same on a GPU."""
+
+
+def never_compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """`torch.compiler.disable`, without the second that importing the compiler takes: what is
+    never called inside a compiled function never needs it.
+    """
+    kept: Callable[P, R] = _disable_dynamo(function)
+    return kept
 
 
 def should_compile(mode: str, *, device: str | torch.device, items: int) -> bool:

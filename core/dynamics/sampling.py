@@ -265,12 +265,13 @@ def autoregress(
 
 def _plan(mask: list[bool], length: int, sampling: Sampling) -> list[Window]:
     """Bars one after the other see as much as there is before them: a window a bar costs no more.
-    Bars together need room: half a window is context, and they know the quarter that follows.
+    Bars together need room: a third of the window is context, and they know the quarter that
+    follows, so that four bars are written at once in a window of twelve.
     """
     if sampling.lag >= sampling.steps:
         return windows(mask, length, context=length - 1, look_ahead=0)
     look_ahead = 0 if sampling.causal else length // 4
-    return windows(mask, length, context=length // 2, look_ahead=look_ahead)
+    return windows(mask, length, context=length // 3, look_ahead=look_ahead)
 
 
 def _write(

@@ -11,7 +11,7 @@ a payload, N samples.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,9 @@ from mgen.core.train_loop.draws import mixed_seed
 
 GUIDANCE = 3.0
 """How strictly actions are followed unless it is said otherwise: the scale of the guidance."""
+WRITING = Sampling(steps=8, shift=3.0)
+"""How bars are written: as well as in 16 equal steps (`examples/evaluate_actions.py`), in half the
+time."""
 _LOUDNESS = FIGURES[0]
 _DECODE_AT_ONCE = 8
 
@@ -59,7 +62,7 @@ class ModelWriter:
     lam: LatentActionModel
     palette: Palette
     dynamics: Dynamics
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: Sampling = WRITING
 
     def __post_init__(self) -> None:
         if own_lengths(self.tokenizer.config) or self.tokenizer.config.samples != BAR_SAMPLES:

@@ -42,7 +42,7 @@ CLEAR = 0.3
 """Standard deviations from which an effect is named: between Cohen's small (.2) and medium (.5)."""
 _NAMED = 2
 _CERTAIN = 3.5
-"""Standard errors that a difference must be from 0 to be named: there are many figures to choose from."""
+"""Standard errors that a difference must be from 0 to be named: many figures are looked at."""
 _FEW = 3
 """Bars below which nothing is said of an action."""
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from mgen.core.train_loop import Draw
+from mgen.kernels.compile_policy import never_compiled
 
 RESETS = ((10, 100), (100, 1000), (500, 1 << 62))
 """Dead codes are replaced every 10 steps up to step 100, every 100 up to 1000, then every 500."""
@@ -44,7 +45,7 @@ class Tended(nn.Module):
         self.register_buffer("used", torch.zeros(len(entries_ND), dtype=torch.int64))
         self.register_buffer("replaced_at", torch.tensor(-1))
 
-    @torch.compiler.disable
+    @never_compiled
     @torch.no_grad()
     def tend(self, rows_SXD: Tensor, draw: Draw, *, first: bool = False) -> None:
         """Where it is due, put random rows of this batch in the place of what was not used.
@@ -67,7 +68,7 @@ class Tended(nn.Module):
         self.used.zero_()
         self.replaced_at.fill_(step)
 
-    @torch.compiler.disable
+    @never_compiled
     @torch.no_grad()
     def count(self, index: Tensor) -> None:
         """Note that these were used, by any process."""

@@ -16,6 +16,7 @@ from mgen.core.layers import RMSNorm
 from mgen.core.quantizers.dead_codes import Tended
 from mgen.core.quantizers.payload import TINY, Payload, Quantized, use_figures, use_of, weighted
 from mgen.core.train_loop import Draw
+from mgen.kernels.compile_policy import never_compiled
 from mgen.kernels.topk_softmax import largest, topk_softmax
 
 _SHARP = 4.0
@@ -112,7 +113,7 @@ class StyleActions(nn.Module):
         return weight_SUN, topk_softmax(log_SUN.detach(), self.numbers)
 
 
-@torch.compiler.disable
+@never_compiled
 def _as_tensor(styles: StyleActions, draw: Draw) -> Tensor:
     """The dense share of a step, as a value that a compiled loss is not compiled again for."""
     return torch.tensor(styles.dense_share(draw.step))
