@@ -1,4 +1,4 @@
-"""`mgen check`: what is wrong with a store or a map."""
+"""`mgen check`: what is wrong with a store, a map or a model."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _PathArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="[PATH]",
-        help="A store or a map (zip or folder); `-` reads stdin. Else: a piped stdin, MGEN_STORE,"
-        " ./mgen.zarr.",
+        help="A store, a map (zip or folder) or a model's folder; `-` reads stdin. Else: a piped"
+        " stdin, MGEN_STORE, ./mgen.zarr.",
         show_default=False,
     ),
 ]
@@ -31,10 +31,11 @@ def check(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what is wrong with a store or a beat map; exit code 1 where something is.
+    """Say what is wrong with a store, a beat map or a model; exit code 1 where something is.
 
     A store: lengths, offsets, missing chunks, hashes, stale layers; --deep decompresses every
-    byte and compares it with the digest of its song. A map: our findings, named as MapCheck does.
+    byte and compares it with the digest of its song. A map: our findings, named as MapCheck does. A
+    model: whether its files are those that were written.
 
     [bold]Examples[/bold]
 
@@ -47,7 +48,13 @@ def check(
     findings: list[dict[str, Any]] = []
     paths = resolve_stores(path)
     for one in paths:
-        found = _check_map(one) if kind_of(one) is Kind.map else _check_store(one, deep)
+        kind = kind_of(one)
+        if kind is Kind.map:
+            found = _check_map(one)
+        elif kind is Kind.model:
+            found = _check_model(Path(one))
+        else:
+            found = _check_store(one, deep)
         findings += found
         if not found:
             output.say(f"{one}: nothing wrong")
@@ -72,6 +79,20 @@ def _check_store(path: Path | str, deep: bool) -> list[dict[str, Any]]:
              "text": f"{path}: {f}"}
             for f in check_store(store, deep=deep)
         ]  # fmt: skip
+
+
+def _check_model(path: Path) -> list[dict[str, Any]]:
+    from mgen.core.checkpoint import summarise
+    from mgen.core.errors import InputError
+
+    try:
+        for folder in (path, path / "palette"):
+            if folder == path or folder.is_dir():
+                summarise(folder)
+    except InputError as error:
+        return [{"path": str(path), "severity": "error", "message": str(error),
+                 "text": str(error)}]  # fmt: skip
+    return []
 
 
 def _check_map(path: Path | str) -> list[dict[str, Any]]:

@@ -33,10 +33,11 @@ class Kind(enum.Enum):
     store = "store"
     map = "map"
     song = "song"
+    model = "model"
 
 
 def kind_of(place: Path | str) -> Kind:
-    """Tell a store, a map (zip, or folder with Info.dat) and a song apart.
+    """Tell a store, a map (zip, or folder with Info.dat), a song and a model's folder apart.
 
     Raises
     ------
@@ -51,7 +52,11 @@ def kind_of(place: Path | str) -> Kind:
     if path.is_dir():
         if any(p.name.lower() == "info.dat" for p in path.iterdir()):
             return Kind.map
-        raise InputError(f"{path}: neither a store (*.zarr) nor a map (Info.dat in it)")
+        if (path / "config.json").is_file():
+            return Kind.model
+        raise InputError(
+            f"{path}: neither a store (*.zarr) nor a map (Info.dat in it) nor a model (config.json)"
+        )
     with open(path, "rb") as file:
         if file.read(4) == b"PK\x03\x04":
             return Kind.map
@@ -67,8 +72,8 @@ def info(
         str | None,
         typer.Argument(
             metavar="[PATH]",
-            help="A store, a map (zip or folder) or a song; `-` reads stdin. Else: a piped stdin,"
-            " MGEN_STORE, ./mgen.zarr.",
+            help="A store, a map (zip or folder), a song or a model's folder; `-` reads stdin."
+            " Else: a piped stdin, MGEN_STORE, ./mgen.zarr.",
             show_default=False,
         ),
     ] = None,
@@ -83,7 +88,7 @@ def info(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is in a store, a beat map, or a song (its tempo and bars).
+    """Show what is in a store, a beat map, a song (its tempo and bars), or a model.
 
     [bold]Examples[/bold]
 
@@ -93,6 +98,8 @@ def info(
 
       mgen info song.flac --plot bars.png
 
+      mgen info my-lam
+
       mgen filter song.flac -o s.zarr | mgen segment-bars | mgen info
     """
     paths = resolve_stores(path)
@@ -100,13 +107,17 @@ def info(
         _check_plot(plot, paths, force)
     for one in paths:
         kind = kind_of(one)
-        describe = {Kind.store: _store, Kind.map: _map, Kind.song: _song}[kind]
+        describe = {
+            Kind.store: _store, Kind.map: _map, Kind.song: _song, Kind.model: _model,
+        }[kind]  # fmt: skip
         about = {"path": str(one), "kind": kind.value, **describe(one, limit)}
         if as_json:
             print(json.dumps(about, ensure_ascii=False, allow_nan=False))
         else:
             _print(about)
         if plot is not None:
+            if kind not in _DRAW:
+                raise UsageError(f"{one}: a model, and --plot draws stores, songs and maps")
             _DRAW[kind](one, plot, song)
             say(f"drew {plot}")
     sys.stdout.flush()
@@ -225,6 +236,29 @@ def _song(path: Path | str, limit: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _model(path: Path | str, limit: int) -> dict[str, Any]:
+    from mgen.core.checkpoint import summarise
+
+    found = summarise(Path(path))
+    palette = Path(path) / "palette"
+    about: dict[str, Any] = {
+        "model": found.kind, "id": found.id, "weights": found.weights,
+        "megabytes": round(found.bytes / 1e6, 2), "config": found.config, "rows": [],
+    }  # fmt: skip
+    actions = found.config.get("rows", []) if found.kind == "palette" else []
+    if palette.is_dir():
+        inside = summarise(palette)
+        about["palette"], actions = inside.id, inside.config["rows"]
+    if actions:
+        about["actions"] = len(actions)
+    shown = actions[:limit] if limit else actions
+    about["rows"] = [
+        {"action": i, "name": row["name"], "uses": row["uses"], "share": row["share"]}
+        for i, row in enumerate(shown)
+    ]
+    return about
+
+
 # pictures
 
 
@@ -273,7 +307,9 @@ _DRAW = {Kind.store: _draw_store, Kind.song: _draw_song, Kind.map: _draw_map}
 
 # what a person reads
 
-_HIDDEN = {"path", "rows", "layers", "source", "reason", "maps", "models", "model_paths"}
+_HIDDEN = {
+    "path", "rows", "layers", "source", "reason", "maps", "models", "model_paths", "config",
+}  # fmt: skip
 
 
 def _print(about: dict[str, Any]) -> None:
@@ -291,6 +327,8 @@ def _print(about: dict[str, Any]) -> None:
     for stage, model in about.get("models", {}).items():
         place = about["model_paths"][stage] or "ships with mgen"
         console.print(f"current {stage}: {model[:12]} ({place})", markup=False)
+    for name, value in about.get("config", {}).get(about.get("model"), {}).items():
+        console.print(f"{name}: {_flat(value)}", markup=False)
     if about.get("layers"):
         rows = [
             {"layer": name, "length": _lengths(layer), "settings": _settings(layer),
@@ -308,6 +346,12 @@ def _print(about: dict[str, Any]) -> None:
     left = about.get("songs", 0) - len(about["rows"])
     if about["kind"] == Kind.store.value and left > 0:
         console.print(f"and {left} songs more; --limit 0 lists all")
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one}" for name, one in value.items())
+    return str(value)
 
 
 def _lengths(layer: dict[str, Any]) -> str:

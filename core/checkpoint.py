@@ -193,6 +193,53 @@ def load_model(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tenso
     return {**own, "id": about["id"]}, state
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What a model's folder says of itself; `id` is empty where its files do not carry one."""
+
+    kind: str
+    id: str
+    weights: int
+    bytes: int
+    config: dict[str, Any]
+
+
+def summarise(folder: Path) -> Summary:
+    """What model lies in a folder; its tensors are read, and checked where they carry an id.
+
+    Raises
+    ------
+    InputNotFoundError
+        If the folder or a file in it is missing.
+    InputError
+        If it is no model of mgen, or is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputNotFoundError(f"{folder}: no config.json in it; name the folder of a model")
+    files = sorted(folder.glob("*.safetensors"))
+    try:
+        about = json.loads(path.read_text("utf-8"))
+        kind = str(about["kind"])
+        if "shards" in about:
+            config, state = load_model(folder, kind)
+        else:
+            config, state = _own(about), {}
+            for file in files:
+                state.update(load_file(file))
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{folder}: no model of mgen, or a damaged one; name another") from error
+    return Summary(
+        kind=kind, id=str(config.pop("id", "")), weights=sum(x.numel() for x in state.values()),
+        bytes=sum(file.stat().st_size for file in files), config=config,
+    )  # fmt: skip
+
+
 def content_id(
     state: Mapping[str, Tensor],
     config: Mapping[str, Any],

@@ -234,3 +234,27 @@ def test_a_model_that_moved_is_asked_for(made: Path, capsys: pytest.CaptureFixtu
     assert main(["actions", "s.zarr"]) == 1
     assert "--lam MODEL" in capsys.readouterr().err
     assert main(["actions", "s.zarr", "--lam", "renamed"]) == 0
+
+
+def test_info_and_check_know_models(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    about = run_json(["info", "lam"], capsys)
+    lam, palette = load_lam(Path("lam")), load_palette(Path("lam/palette"))
+    assert (about["kind"], about["model"], about["id"]) == ("model", "lam", lam.id)
+    assert about["weights"] == sum(x.numel() for x in lam.network.state_dict().values())
+    assert (about["palette"], about["actions"]) == (palette.id, 8)
+    assert [row["name"] for row in about["rows"]] == [row.name for row in palette.rows]
+    assert main(["info", "lam", "--limit", "2"]) == 0
+    assert "bottleneck: style" in capsys.readouterr().out
+    assert main(["info", "lam/palette"]) == 0
+    assert main(["info", "lam", "--plot", "x.png"]) == 2
+    assert main(["check", "lam"]) == 0
+    (file,) = Path("lam/palette").glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-4])
+    capsys.readouterr()
+    assert main(["check", "lam"]) == 1
+    assert "damaged" in capsys.readouterr().out
+    Path("plain").mkdir()
+    assert main(["info", "plain"]) == 1
+    (Path("plain") / "config.json").write_text("{}", "utf-8")
+    assert main(["info", "plain"]) == 1
+    assert "no model of mgen" in capsys.readouterr().err
