@@ -151,12 +151,14 @@ def _prepared(path: Path | str, lam: Path | None, device: str) -> Path | str:
     if kind_of(path) is not Kind.song:
         return path
     from mgen.core.audio import sha256_file
+    from mgen.core.devices import choose_device
     from mgen.core.editing.cache import add_song, cache_path, open_cache, prepare
     from mgen.core.lam.passes import current_lam
     from mgen.core.tokenizer.passes import current_tokenizer
 
     song = Path(path)
     sha256 = sha256_file(song)
+    device = str(choose_device(device))
     tokenizer, _ = current_tokenizer(None, None, device)
     current_lam(None, lam, device)  # where there is none, nothing is made
     with open_cache(song, sha256) as store:

@@ -3,8 +3,7 @@
 The songs that DATA marks `dev` are cut, tokenized and labelled into WORK/dev.zarr (once). Then
 
 palette      utilisation and perplexity of the actions; normalised mutual information of a bar's
-             action with its song, beside that of as many k-means clusters of bars' mean log-mel;
-             how many actions change onsets or chroma more than the tokenizer itself does
+             action with its song, beside that of as many k-means clusters of bars' mean log-mel
 control      windows of 12 bars, the middle 4 written anew: PSNR of their log-mel with the actions
              that were inferred from them, minus that with the actions of another song's bars, the
              noise of dynamics model and decoder the same (delta-PSNR, Genie, section 3.2); with
@@ -14,6 +13,9 @@ identity     the same windows told one action of the palette: their sound is tok
              again, is the action among the 3 largest? Beside it: the real bars with their own
              largest action, decoded and read again; an untrained dynamics model; and the same
              read by another action model, --other (nearest centroids of its embeddings)
+effects      every action on --contexts windows, against the same bars written with their own
+             actions: how many change chroma (mean cosine) or onsets (F1, 50 ms) by two standard
+             errors more than other noise does
 dial         Spearman correlation of --strength with the distance to the bar as it was
 
 PSNR is over 80 mel bands in dB, peak 80 dB. Everything is of bars as the models hear them.
@@ -31,6 +33,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from evaluate_tokenizer import measure
 from scipy.stats import spearmanr
 from sklearn.cluster import KMeans
 from torch import Tensor
@@ -42,7 +45,7 @@ from mgen.core.dynamics.guidance import Guidance
 from mgen.core.dynamics.model import Dynamics, load_dynamics
 from mgen.core.dynamics.network import DynamicsNetwork
 from mgen.core.dynamics.sampling import inpaint
-from mgen.core.editing.writer import GUIDANCE, WRITING, start_level
+from mgen.core.editing.writer import GUIDANCE, RESCALE, WRITING, start_level
 from mgen.core.lam.data import Bars, read_bars
 from mgen.core.lam.effects import shared_information
 from mgen.core.lam.folder import LatentActionModel, load_lam
@@ -99,7 +102,8 @@ class Models:
         mask_B[WRITTEN] = True
         z_BLD = inpaint(
             dynamics or self.dynamics, window.z_BLD, mask_B, window.bpm_B, action_BA, seed=seed,
-            guidance=Guidance(scale=GUIDANCE), sampling=WRITING, start_t=start_level(strength),
+            guidance=Guidance(scale=GUIDANCE, rescale=RESCALE), sampling=WRITING,
+            start_t=start_level(strength),
         )  # fmt: skip
         return normalise_tokens(z_BLD).half().float()
 
@@ -242,6 +246,44 @@ def identity(
     return {f"identity: {name}": interval(v) for name, v in hits.items()}
 
 
+def effects(models: Models, windows: list[Window]) -> dict[str, str]:
+    """How many actions do more than gain, an EQ or another seed would."""
+    bases, floor = [], []
+    for seed, window in enumerate(windows):
+        told_BA = models.told(window.payload)
+        one, other = (
+            models.sound(models.write(window, told_BA, s), seed) for s in (seed, seed + 1000)
+        )
+        bases.append(one)
+        floor += likeness(one, other)
+    floor_X2 = np.array(floor)
+    changed = {"chroma": 0, "onsets": 0, "either": 0}
+    for action in range(models.lam.config.actions):
+        found = []
+        for seed, window in enumerate(windows):
+            told_BA = models.told(window.payload)
+            told_BA[WRITTEN] = models.told(single(action, window.payload))[WRITTEN]
+            sound = models.sound(models.write(window, told_BA, seed), seed)
+            found += likeness(bases[seed], sound)
+        found_X2 = np.array(found)
+        error_2 = np.hypot(*(x.std(0) / np.sqrt(len(x)) for x in (floor_X2, found_X2)))
+        chroma, onsets = (floor_X2.mean(0) - found_X2.mean(0) > 2.0 * error_2).tolist()
+        changed["chroma"] += chroma
+        changed["onsets"] += onsets
+        changed["either"] += chroma or onsets
+    total = models.lam.config.actions
+    levels = f"{floor_X2[:, 0].mean():.3f}, {floor_X2[:, 1].mean():.3f}"
+    return {"chroma cosine, onset F1 of another seed": levels} | {
+        f"actions that change {name}": f"{count} of {total}" for name, count in changed.items()
+    }
+
+
+def likeness(one_WN: Tensor, other_WN: Tensor) -> list[list[float]]:
+    """Chroma cosine and onset F1 of each bar."""
+    pairs = zip(one_WN.numpy(), other_WN.numpy(), strict=True)
+    return [measure(a, b)[2:4] for a, b in pairs]
+
+
 def top_of(
     reader: LatentActionModel, all_bars: tuple[Bars, Payload], lam: LatentActionModel
 ) -> Callable[[Tensor], Tensor]:
@@ -312,10 +354,11 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("core/weights"))
     parser.add_argument("--other", type=Path, help="an action model of another seed")
     parser.add_argument(
-        "--only", choices=("palette", "control", "identity", "dial"), action="append"
+        "--only", choices=("palette", "control", "identity", "effects", "dial"), action="append"
     )
+    parser.add_argument("--contexts", type=int, default=4, help="windows of `effects`")
     options = parser.parse_args()
-    wanted = options.only or ["palette", "control", "identity", "dial"]
+    wanted = options.only or ["palette", "control", "identity", "effects", "dial"]
     options.work.mkdir(parents=True, exist_ok=True)
     path = options.work / "dev.zarr"
     with (options.data / "manifest.csv").open(newline="", encoding="utf-8") as file:
@@ -350,6 +393,8 @@ def main() -> None:
     if "identity" in wanted:
         other = load_lam(options.other) if options.other else None
         show(identity(models, windows, (bars, labels), other))
+    if "effects" in wanted:
+        show(effects(models, windows[:: max(1, len(windows) // options.contexts)]))
     if "dial" in wanted:
         show(dial(models, windows))
 

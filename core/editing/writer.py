@@ -39,8 +39,10 @@ from mgen.core.tokenizer.data import own_lengths
 from mgen.core.tokenizer.passes import current_tokenizer, latents_id
 from mgen.core.train_loop.draws import mixed_seed
 
-GUIDANCE = 3.0
+GUIDANCE = 2.5
 """How strictly actions are followed unless it is said otherwise: the scale of the guidance."""
+RESCALE = 0.7
+"""How much of the spread that guidance adds is taken back."""
 WRITING = Sampling(steps=8, shift=3.0)
 """How bars are written: as well as in 16 equal steps (`examples/evaluate_actions.py`), in half the
 time."""
@@ -115,7 +117,8 @@ class ModelWriter:
         mask_B[edited] = True
         share_B = torch.where(is_new_B, 1.0, request.strength)[:, None]
         asked_BA = torch.where(mask_B[:, None], own_BA + share_B * (wanted_A - own_BA), own_BA)
-        guidance = Guidance(scale=GUIDANCE if request.guidance is None else request.guidance)
+        scale = GUIDANCE if request.guidance is None else request.guidance
+        guidance = Guidance(scale=scale, rescale=RESCALE)
         bpm_B = torch.from_numpy(np.asarray(bars.bpm, np.float32))
         action_BA = self._told(asked_BA)
         # what is past the end has no sound to begin from
