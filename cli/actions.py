@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mgen.cli import output
+from mgen.cli.edit_session import prepare_song
+from mgen.cli.info import Kind, kind_of
 from mgen.cli.options import (
     Device,
     DeviceOption,
@@ -146,13 +148,11 @@ def _actions(
 
 def _prepared(path: Path | str, lam: Path | None, device: str) -> Path | str:
     """The store itself, or that of a song's file, with its bars and latents."""
-    from mgen.cli.info import Kind, kind_of
-
     if kind_of(path) is not Kind.song:
         return path
     from mgen.core.audio import sha256_file
     from mgen.core.devices import choose_device
-    from mgen.core.editing.cache import add_song, cache_path, open_cache, prepare
+    from mgen.core.editing.cache import add_song, cache_path, open_cache
     from mgen.core.lam.passes import current_lam
     from mgen.core.tokenizer.passes import current_tokenizer
 
@@ -163,10 +163,7 @@ def _prepared(path: Path | str, lam: Path | None, device: str) -> Path | str:
     current_lam(None, lam, device)  # where there is none, nothing is made
     with open_cache(song, sha256) as store:
         row = add_song(store, song, sha256, output.command_line())
-        with output.progress(None, "prepare", "step") as bar:
-            for step in prepare(store, row, tokenizer, output.command_line()):
-                bar.set_postfix_str(step)
-                bar.update()
+        prepare_song(store, row, tokenizer)
     return cache_path(song, sha256)
 
 

@@ -15,6 +15,7 @@ from mgen.core.errors import InputError, InputNotFoundError, OutputExistsError, 
 if TYPE_CHECKING:
     from mgen.core.editing.request import BarWriter, Clip, EditRequest
     from mgen.core.store import SongRow, Store
+    from mgen.core.tokenizer import Tokenizer
 
     WriterLoader = Callable[[Store | None], BarWriter]
 
@@ -142,7 +143,7 @@ def _open_song(path: Path, words: Words, load: WriterLoader, stack: ExitStack) -
     if store is None:
         store = stack.enter_context(open_cache(path, sha256))
     row = add_song(store, path, sha256, output.command_line())
-    _prepare(store, row, writer)
+    prepare_song(store, row, None if writer is None else writer.tokenizer)
     return Session(store=store, row=row, path=path, source=path, writer=writer)
 
 
@@ -178,10 +179,10 @@ def _pick(store: Store, song: str | None) -> SongRow:
     return row
 
 
-def _prepare(store: Store, row: SongRow, writer: BarWriter | None) -> None:
+def prepare_song(store: Store, row: SongRow, tokenizer: Tokenizer | None) -> None:
+    """Make the bars and latents of a song where they are missing, showing what is being done."""
     from mgen.core.editing.cache import prepare, require
 
-    tokenizer = None if writer is None else writer.tokenizer
     with output.progress(None, "prepare", "step") as bar:
         for step in prepare(store, row, tokenizer, output.command_line()):
             bar.set_postfix_str(step)
@@ -241,6 +242,6 @@ def _clip(text: str, session: Session, writer: BarWriter, stack: ExitStack) -> C
     row = session.row
     if sha256 != session.row.sha256:
         row = add_song(store, path, sha256, output.command_line())
-        _prepare(store, row, writer)
+        prepare_song(store, row, writer.tokenizer)
     table = store.bars(row.index)
     return Clip.of(store, row, parse_bars(wanted, len(table)))
