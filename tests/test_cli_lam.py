@@ -203,7 +203,7 @@ def test_training_goes_on_and_nothing_is_lost(
     ("words", "code", "message"),
     [
         (["actions", "gone.zarr"], 1, "not found"),
-        (["actions", "bare.zarr"], 1, "mgen train-lam"),
+        (["actions", "bare.zarr"], 1, "mgen tokenize"),  # what ships knows other latents
         (["actions", "s.zarr", "--lam", "gone"], 1, "gone"),
         (["actions", "s.zarr", "--palette", "gone"], 1, "gone"),
         (["actions", "s.zarr", "--palette", "lam"], 1, "not a palette"),
