@@ -84,11 +84,12 @@ def actions(
         raise UsageError("a new palette takes --curate IDS or --count N, and -o PALETTE")
     if curate is not None and count is not None:
         raise UsageError("--curate and --count both choose; give one of them")
-    stores = [_prepared(path, lam, device.value) for path in resolve_stores(store)]
+    stores = resolve_stores(store)
     if out is not None and len(stores) > 1:
         raise UsageError(f"{len(stores)} stores were named; a new palette is made from one")
     if audition is not None and len(stores) > 1:
         raise UsageError(f"{len(stores)} stores were named; an audition is of one")
+    stores = [_prepared(path, lam, device.value) for path in stores]
     every = [
         _actions(path, lam, palette, curate, count, out, device.value, resume, force)
         for path in stores

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from mgen.core.errors import InputNotFoundError
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # started in the background of a shell, which has Ctrl-C ignored: tests send it, and so do
     # their children
@@ -60,6 +62,16 @@ def make_song(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def no_model_ships(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a package without a tokenizer, action or dynamics model."""
+
+    def none(stage: str) -> Path:
+        raise InputNotFoundError(stage)
+
+    monkeypatch.setattr("mgen.core.store.current.shipped", none)
 
 
 @pytest.fixture

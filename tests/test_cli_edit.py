@@ -13,7 +13,6 @@ from edit_songs import NoiseWriter, cached, fill_store, native, write_song
 
 from mgen.cli import edit as command
 from mgen.cli.app import main
-from mgen.core.errors import InputNotFoundError
 from mgen.core.store import Store, Takes, check
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -158,14 +157,10 @@ def test_a_store_and_the_environment(
     assert "run `mgen segment-bars` first" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_model_ships")
 def test_strength_0_needs_no_models(
-    original: Path, here: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    def none(stage: str) -> Path:
-        raise InputNotFoundError(stage)
-
-    monkeypatch.setattr("mgen.core.store.current.shipped", none)
+    original: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(original, here, dirs_exist_ok=True)
     assert main(["edit", "song.flac", "--bars", "1-3", "--strength", "0"]) == 0
     same = (native(Path(p), "int16") for p in ("song.flac", "song.edit-1.flac"))

@@ -229,6 +229,17 @@ def test_refusals_are_one_line(
     assert not Path("t").exists()
 
 
+@pytest.mark.usefixtures("no_model_ships")
+def test_where_no_model_ships_one_is_asked_for(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["actions", "bare.zarr"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(lines(captured.err)) == 1
+    assert "mgen train-lam" in captured.err
+
+
 def test_a_model_that_moved_is_asked_for(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("lam").rename("renamed")
     assert main(["actions", "s.zarr"]) == 1

@@ -131,11 +131,13 @@ def preview(
             store=store, song=song, request=request, base=Base(opened), bars=bars, edited=edited,
             line=(), spans=place_bars(bars, song, edited, rate), model_ids={},
         )  # fmt: skip
-        patches = [r.patch for r in _unchanged(job)]
-        if request.strength > 0:
+        if request.strength == 0:
+            rendered = _unchanged(job)
+        else:
             written = writer.write(_write_request(job, 1))
             written.check(len(edited))
-            patches = [r.patch for r in _rendered(job, written)]
+            rendered = _rendered(job, written)
+        patches = [r.patch for r in rendered]
         context = round(around_s * rate)
         heard = Base(opened)
         heard.patches = patched((), patches)

@@ -44,8 +44,7 @@ GUIDANCE = 2.5
 RESCALE = 0.7
 """How much of the spread that guidance adds is taken back."""
 WRITING = Sampling(steps=8, shift=3.0)
-"""How bars are written: as well as in 16 equal steps (`examples/evaluate_actions.py`), in half the
-time."""
+"""How bars are written: as well as in 16 equal steps, in half the time (see the log of runs)."""
 _LOUDNESS = FIGURES[0]
 _DECODE_AT_ONCE = 8
 

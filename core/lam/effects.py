@@ -72,13 +72,14 @@ def bar_figures(
     bass_X = power_XF[:, hz_F < _BASS_HZ].sum(1) / total_X
     flat_X = (power_XF.log().mean(1) - power_XF.mean(1).log()) * (10.0 / math.log(10.0))
     level_X = samples_XN.double().square().mean(1).clamp(min=_FLOOR)
-    density_X = _onsets(samples_XN) / torch.from_numpy(beats_X.astype(np.float64)).clamp(min=1.0)
+    env_XT = onset_strength(log_mel(samples_XN, ONSETS), onset_lag(ONSETS))
+    density_X = _onsets(env_XT) / torch.from_numpy(beats_X.astype(np.float64)).clamp(min=1.0)
     half = samples_XN.shape[1] // 2
     halves_X2 = samples_XN[:, : 2 * half].unflatten(1, (2, half)).double().square().mean(2)
     halves_X2 = 10.0 * halves_X2.clamp(min=_FLOOR).log10()
     columns = (10.0 * level_X.log10(), centroid_X.clamp(min=20.0).log2(), density_X,
                10.0 * bass_X.log10(), flat_X, halves_X2[:, 1] - halves_X2[:, 0],
-               _off_beat(samples_XN, beats_X))  # fmt: skip
+               _off_beat(env_XT, beats_X))  # fmt: skip
     plain_XE = torch.stack(columns, dim=1)
     found_XE: npt.NDArray[np.float64] = torch.cat([plain_XE, _pitches(samples_XN)], 1).numpy()
     return found_XE
@@ -101,9 +102,9 @@ def _pitches(samples_XN: torch.Tensor) -> torch.Tensor:
     return 10.0 * (strength_XP / strength_XP.mean(1, keepdim=True)).log10()
 
 
-def _off_beat(samples_XN: torch.Tensor, beats_X: npt.NDArray[np.int8]) -> torch.Tensor:
+def _off_beat(env_XT: torch.Tensor, beats_X: npt.NDArray[np.int8]) -> torch.Tensor:
     """Mean onset strength away from the beats over that on them, in dB (X,)."""
-    env_XT = onset_strength(log_mel(samples_XN, ONSETS), onset_lag(ONSETS)).double()
+    env_XT = env_XT.double()
     place_T = torch.arange(env_XT.shape[1]) / env_XT.shape[1]
     beats_X1 = torch.from_numpy(beats_X.astype(np.float64)).clamp(min=1.0)[:, None]
     phase_XT = (place_T * beats_X1 + 0.5) % 1.0 - 0.5
@@ -113,9 +114,8 @@ def _off_beat(samples_XN: torch.Tensor, beats_X: npt.NDArray[np.int8]) -> torch.
     return 10.0 * ((off_X + 0.01) / (on_X + 0.01)).log10()
 
 
-def _onsets(samples_XN: torch.Tensor) -> torch.Tensor:
+def _onsets(env_XT: torch.Tensor) -> torch.Tensor:
     """How many sounds begin in each bar (X,)."""
-    env_XT = onset_strength(log_mel(samples_XN, ONSETS), onset_lag(ONSETS))
     around_XT = torch.nn.functional.avg_pool1d(
         env_XT[:, None], 2 * _AROUND + 1, 1, _AROUND, count_include_pad=False
     )[:, 0]
