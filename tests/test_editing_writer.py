@@ -100,7 +100,11 @@ def ask(store: Store, edited: tuple[int, ...] = (1, 2), **changes: object) -> Wr
 
 
 def same(one: WrittenBars, other: WrittenBars) -> bool:
-    return np.array_equal(one.pcm_BN, other.pcm_BN) and np.array_equal(one.z_BLD, other.z_BLD)
+    assert one.levels is not None
+    assert other.levels is not None
+    pairs = zip(one.levels, other.levels, strict=True)
+    alike = all(torch.equal(a.mel_TM, b.mel_TM) for a, b in pairs)
+    return alike and np.array_equal(one.z_BLD, other.z_BLD)
 
 
 def test_it_keeps_its_word_and_repeats_itself(folder: Path) -> None:
@@ -108,7 +112,8 @@ def test_it_keeps_its_word_and_repeats_itself(folder: Path) -> None:
     with Store.open(folder / "s.zarr") as store:
         written = writer.write(ask(store))
         written.check(2)
-        assert np.abs(written.pcm_BN).max() <= 1.0
+        assert written.levels is not None  # of this architecture, so nothing is sampled
+        assert written.pcm_BN is None
         assert written.change_LU == pytest.approx([LOUDNESS, LOUDNESS])
         z_BLD = written.z_BLD.astype(np.float64)  # tokens as a tokenizer gives them
         assert np.abs(z_BLD.mean(-1)).max() < 1e-2

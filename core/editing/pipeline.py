@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mgen.core.audio import Audio
-from mgen.core.bars import BAR_RATE, bar_samples, unwarp_bar
+from mgen.core.bars import bar_samples
 from mgen.core.editing.base import Base, patched
 from mgen.core.editing.files import EditReport, Target, write_take
 from mgen.core.editing.places import Place, place_bars, require_valid, with_appended
@@ -28,11 +28,12 @@ from mgen.core.editing.render import RenderedSpan, render_span
 from mgen.core.editing.request import BarWriter, EditRequest, WriteRequest, WrittenBars
 from mgen.core.editing.source import SourceFile, as_floats, find_source
 from mgen.core.editing.spans import describe_bars
+from mgen.core.editing.voice import composed_span, decoded_span
 from mgen.core.editing.writing import Patch
 from mgen.core.errors import InputError, UsageError
 from mgen.core.store import BarTable, Provenance, SongRow, Store, StoredTake, Takes
 
-SOUND_VERSION = 1
+SOUND_VERSION = 2
 """Of all that turns written bars into samples; a higher one makes takes anew."""
 
 
@@ -293,27 +294,39 @@ def _earlier(job: _Job) -> dict[int, npt.NDArray[np.float16]]:
 def _rendered(job: _Job, written: WrittenBars) -> list[RenderedSpan]:
     """The written bars at their own lengths, span by span."""
     order = {bar: i for i, bar in enumerate(job.edited)}
-    how = job.store.need("bars").state.provenance.settings
-    stretcher = str(how.get("stretcher", "signalsmith"))
-    changed = {bar for take in job.line for bar in take.bars}
-
-    def warped(bar: int) -> npt.NDArray[np.float32] | None:
-        """A bar as its neighbour hears it: written, or the store's; None where it is neither."""
-        if bar in order:
-            return written.pcm_BN[order[bar]]
-        if not 0 <= bar < len(job.bars) or bar in changed or job.bars.row[bar] < 0:
-            return None
-        return job.store.bar_pcm(int(job.bars.row[bar])).astype(np.float32) / np.float32(32768)
-
     rendered = []
     for span in job.spans:
-        sounds = [
-            unwarp_bar(
-                written.pcm_BN[order[p.bar]], p.model_last - p.model_first, rate=BAR_RATE,
-                stretcher=stretcher, before=warped(p.bar - 1), after=warped(p.bar + 1),
-            )
-            for p in span
-        ]  # fmt: skip
-        change = [float(written.change_LU[order[p.bar]]) for p in span]
-        rendered.append(render_span(job.base, span, sounds, change))
+        at = [order[p.bar] for p in span]
+        change = [float(written.change_LU[i]) for i in at]
+        if written.levels is not None:
+            levels = [written.levels[i] for i in at]
+            sound = composed_span(job.base, span, job.bars, levels, change)
+        else:
+            sound = decoded_span(span, _warped(job, written, span), _stretcher(job.store))
+        rendered.append(render_span(job.base, span, sound, change))
     return rendered
+
+
+def _stretcher(store: Store) -> str:
+    how = store.need("bars").state.provenance.settings
+    return str(how.get("stretcher", "signalsmith"))
+
+
+def _warped(
+    job: _Job, written: WrittenBars, span: Sequence[Place]
+) -> dict[int, npt.NDArray[np.float32]]:
+    """Bars of a span as they were written, and those next to it as the store has them.
+
+    A neighbour that an earlier take changed is left out.
+    """
+    sounds = written.pcm_BN
+    if sounds is None:
+        raise ValueError("a writer gave neither sound nor levels")
+    found = dict(zip(job.edited, sounds, strict=True))
+    changed = {bar for take in job.line for bar in take.bars}
+    for bar in (span[0].bar - 1, span[-1].bar + 1):
+        known = 0 <= bar < len(job.bars) and bar not in changed and job.bars.row[bar] >= 0
+        if known and bar not in found:
+            pcm_N = job.store.bar_pcm(int(job.bars.row[bar]))
+            found[bar] = pcm_N.astype(np.float32) / np.float32(32768)
+    return found

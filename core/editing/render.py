@@ -25,7 +25,8 @@ from mgen.core.editing.limiter import limit, true_peak
 from mgen.core.editing.loudness import SEAM_S, Shape, loudness, match_loudness
 from mgen.core.editing.places import Place
 from mgen.core.editing.source import as_floats, as_native
-from mgen.core.editing.splice import fade_length, join, splice
+from mgen.core.editing.splice import fade_length, splice
+from mgen.core.editing.voice import SpanSound
 from mgen.core.editing.writing import Patch
 
 _CONTEXT_S = 0.25  # of sound around a bar that filters hear
@@ -47,9 +48,8 @@ class RenderedSpan:
 
 
 def render_span(
-    base: Base, places: Sequence[Place], bars: Sequence[npt.NDArray[np.float32]],
-    change_LU: Sequence[float],
-) -> RenderedSpan:  # fmt: skip
+    base: Base, places: Sequence[Place], sound: SpanSound, change_LU: Sequence[float]
+) -> RenderedSpan:
     """Make the file's own samples of written bars that follow each other.
 
     Parameters
@@ -58,8 +58,8 @@ def render_span(
         What the bars are put into.
     places
         Where they go.
-    bars
-        Their sound (n,) at 16 kHz mono, each at its own length.
+    sound
+        What is heard of them.
     change_LU
         By how much each may change in loudness.
     """
@@ -74,8 +74,8 @@ def render_span(
         last = min(last, begin + len(around))
     closes = begin + len(around) > last
     old_NC = _padded(as_floats(around, encoding), end - begin)
-    new_N = _at_source_rate(old_NC, begin, places, bars, rate)
-    made_NC, like_NC = _dressed(base, places, new_N, old_NC, begin)
+    new_N = _at_source_rate(old_NC, begin, places, sound.model_N, rate)
+    made_NC, like_NC = _dressed(base, places, new_N, old_NC, begin, sound)
     made_NC, like_NC = made_NC[: last - first], like_NC[: last - first]
     edges = (*(min(p.first, last) - first for p in places), last - first)
     shape = Shape(
@@ -102,34 +102,38 @@ def render_span(
 
 def _at_source_rate(
     old_NC: npt.NDArray[np.float32], begin: int, places: Sequence[Place],
-    bars: Sequence[npt.NDArray[np.float32]], rate: int,
+    sound_N: npt.NDArray[np.float32], rate: int,
 ) -> npt.NDArray[np.float32]:  # fmt: skip
     """The written bars between the old sound's downmix, mono at the file's rate."""
     model_N = to_model_rate(old_NC.mean(axis=1), rate)
     at = places[0].model_first - begin * MODEL_RATE // rate
-    joined_N = join(bars, MODEL_RATE)
-    model_N = _padded(model_N, at + len(joined_N))
-    model_N[at : at + len(joined_N)] = joined_N
+    model_N = _padded(model_N, at + len(sound_N))
+    model_N[at : at + len(sound_N)] = sound_N
     return from_model_rate(model_N, rate, len(old_NC))
 
 
 def _dressed(
     base: Base, places: Sequence[Place], new_N: npt.NDArray[np.float32],
-    old_NC: npt.NDArray[np.float32], begin: int,
+    old_NC: npt.NDArray[np.float32], begin: int, sound: SpanSound,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:  # fmt: skip
-    """The span with channels and highs, bar by bar; and the sound that they were taken from."""
+    """The span with channels and highs, bar by bar; and the old sound that it stands for.
+
+    Channels and highs are those of the grains where there are such, else those of the old sound.
+    """
     encoding = base.source.encoding
     rate, first, last = encoding.rate, places[0].first, places[-1].last
     context, joint = round(_CONTEXT_S * rate), round(_JOINT_S * rate)
     out_NC = np.zeros((last - first, encoding.channels), np.float32)
     like_NC = np.zeros_like(out_NC)
+    grains_NC = _with_grains(old_NC, begin, first, last, sound)
     for place in places:
         low = max(begin, place.first - context)
         high = min(begin + len(old_NC), place.last + context)
         part_NC = old_NC[low - begin : high - begin]
         if place.like_first != place.first:
             part_NC = _elsewhere(base, place.like_first - place.first, low, high)
-        made_NC = dress(new_N[low - begin : high - begin], part_NC, rate)
+        of_NC = part_NC if grains_NC is None else grains_NC[low - begin : high - begin]
+        made_NC = dress(new_N[low - begin : high - begin], of_NC, rate)
         left = joint if place.first > first else 0
         right = joint if place.last < last else 0
         span = slice(place.first - left - low, place.last + right - low)
@@ -140,6 +144,19 @@ def _dressed(
             place.first - low : place.last - low
         ]
     return out_NC, like_NC
+
+
+def _with_grains(
+    old_NC: npt.NDArray[np.float32], begin: int, first: int, last: int, sound: SpanSound
+) -> npt.NDArray[np.float32] | None:
+    """The old sound with the grains in place of the span; None where there are no grains."""
+    if sound.grains_NC is None:
+        return None
+    out_NC = old_NC.copy()
+    low = max(first, sound.grains_first)
+    taken_NC = sound.grains_NC[low - sound.grains_first : last - sound.grains_first]
+    out_NC[low - begin : low - begin + len(taken_NC)] = taken_NC
+    return out_NC
 
 
 def _elsewhere(base: Base, shift: int, low: int, high: int) -> npt.NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """What an edit asks for, and what it asks of the models.
 
 The models stand behind `BarWriter`: it is given bars to write with what is around them, and gives
-back their sound, warped, at 16 kHz mono, with their latents.
+back their latents with what these tell of the sound, or sound itself, warped, at 16 kHz mono.
 
 Letters: B bars, L tokens, D dims, N samples.
 """
@@ -22,6 +22,7 @@ from mgen.core.store import BarTable, SongRow, Store
 
 if TYPE_CHECKING:
     from mgen.core.tokenizer import Tokenizer
+    from mgen.core.tokenizer.levels import BandLevels
 
 MOST_TAKES = 64
 
@@ -150,26 +151,43 @@ class WrittenBars:
 
     Attributes
     ----------
-    pcm_BN
-        Sound (B, 32768), float32, 16 kHz mono, each bar warped to 2.048 s.
     z_BLD
-        Its latents.
+        Latents of the bars.
+    levels
+        What they tell of the levels of bands, each bar warped to 2.048 s: the recording is then
+        made to sound so. None where a writer knows only sound.
+    pcm_BN
+        Sound (B, 32768), float32, 16 kHz mono, each bar warped to 2.048 s; None where levels are
+        given.
     change_LU
         By how much (B,) the action makes a bar louder, as measured; 0 where it is not known to.
     """
 
-    pcm_BN: npt.NDArray[np.float32]
     z_BLD: npt.NDArray[np.floating[Any]]
     change_LU: npt.NDArray[np.floating[Any]]
+    levels: Sequence[BandLevels] | None = None
+    pcm_BN: npt.NDArray[np.float32] | None = None
 
     def check(self, bars: int) -> None:
         """Raise ValueError where a writer does not keep its word."""
-        if self.pcm_BN.shape != (bars, BAR_SAMPLES) or len(self.z_BLD) != bars:
-            raise ValueError(f"sound {self.pcm_BN.shape}, latents {self.z_BLD.shape}: {bars} bars")
-        if self.z_BLD.ndim != 3 or self.change_LU.shape != (bars,):
-            raise ValueError(f"latents {self.z_BLD.shape}, changes {self.change_LU.shape}")
-        for name in ("pcm_BN", "z_BLD", "change_LU"):
-            if not np.isfinite(getattr(self, name)).all():
+        if self.z_BLD.ndim != 3 or (len(self.z_BLD), *self.change_LU.shape) != (bars, bars):
+            raise ValueError(
+                f"latents {self.z_BLD.shape}, changes {self.change_LU.shape}: {bars} bars"
+            )
+        found = {"z_BLD": self.z_BLD, "change_LU": self.change_LU}
+        if self.levels is not None:
+            lengths = {len(bar) * bar.hop for bar in self.levels}
+            if len(self.levels) != bars or lengths != {BAR_SAMPLES}:
+                raise ValueError(f"levels of {len(self.levels)} bars, {lengths} samples")
+            for name in ("mel_TM", "pitch_TM"):
+                found[name] = np.stack([getattr(b, name).cpu().numpy() for b in self.levels])
+        elif self.pcm_BN is None or self.pcm_BN.shape != (bars, BAR_SAMPLES):
+            shape = None if self.pcm_BN is None else self.pcm_BN.shape
+            raise ValueError(f"sound {shape}: {bars} bars")
+        else:
+            found["pcm_BN"] = self.pcm_BN
+        for name, values in found.items():
+            if not np.isfinite(values).all():
                 raise ValueError(f"{name} holds NaN or infinity")
 
 

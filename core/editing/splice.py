@@ -48,10 +48,10 @@ def splice(
     from_NC[: len(old_NC)] = old_NC[:count]
     if fade_in:
         head = slice(0, fade_in)
-        out_NC[head] = _faded(from_NC[head], out_NC[head])
+        out_NC[head] = crossfade(from_NC[head], out_NC[head])
     if fade_out:
         tail = slice(count - fade_out, count)
-        out_NC[tail] = _faded(out_NC[tail], from_NC[tail])
+        out_NC[tail] = crossfade(out_NC[tail], from_NC[tail])
     return out_NC
 
 
@@ -70,10 +70,10 @@ def join(pieces: Sequence[npt.NDArray[np.float32]], rate: int) -> npt.NDArray[np
     return out_N
 
 
-def _faded(
-    from_NC: npt.NDArray[np.float64], to_NC: npt.NDArray[np.float64]
+def crossfade(
+    from_NC: npt.NDArray[np.floating], to_NC: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.float64]:
-    """One crossfade over all of both."""
+    """From one sound (N, C) into another over all of their length; see `splice`."""
     phase_N = (np.arange(len(from_NC)) + 0.5) * (np.pi / 2 / len(from_NC))
     down_N, up_N = np.cos(phase_N) ** 2, np.sin(phase_N) ** 2
     power = float(np.sqrt((from_NC**2).sum() * (to_NC**2).sum()))

@@ -129,9 +129,11 @@ class ModelWriter:
                     sampling=self.sampling, start_t=start_t, seed=request.seed, take=request.take,
                 )  # fmt: skip
         z_WLD = normalise_tokens(z_BLD[edited]).half()
-        pcm_WN = self._decode(z_WLD.float(), request)
-        change_LU = self._change(request) * share_B[edited, 0].numpy()
-        return WrittenBars(pcm_BN=pcm_WN, z_BLD=z_WLD.numpy(), change_LU=change_LU)
+        levels = self.tokenizer.band_levels(z_WLD.float())
+        return WrittenBars(
+            z_BLD=z_WLD.numpy(), change_LU=self._change(request) * share_B[edited, 0].numpy(),
+            levels=levels, pcm_BN=self._decode(z_WLD.float(), request) if levels is None else None,
+        )  # fmt: skip
 
     def _told(self, embedding_XA: Tensor) -> Tensor:
         return self.lam.inform(embedding_XA)

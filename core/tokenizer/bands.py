@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mgen.kernels.overlap_add import istft_same, stft_same
@@ -67,23 +68,38 @@ class Bands(nn.Module):
             return log10_power(power_BCTF @ self.filters_FM)
 
     def bring_to(
-        self, samples_BCN: Tensor, wanted_BCTM: Tensor, *, range_db: float, most_db: float
-    ) -> Tensor:
+        self, samples_BCN: Tensor, wanted_BCTM: Tensor, *, range_db: float, most_db: float,
+        over: int = 1,
+    ) -> Tensor:  # fmt: skip
         """Sound whose bands are moved towards the levels that are wanted, phases as they are.
 
         Frames overlap, so the levels come near after a few calls, as in Griffin and Lim (1984).
         What is more than `range_db` below the loudest band that is wanted counts as so far below.
-        No band is moved by more than `most_db`, bins outside all bands by nothing.
+        No band is moved by more than `most_db`, bins outside all bands by nothing. With `over`, an
+        odd number of frames, it is their mean amplitude that is brought to what is wanted: what
+        happens within them stays the sound's own.
         """
         floor = floor_of(wanted_BCTM, range_db)
         spectra_BCTF = self.stft(samples_BCN)
         found_BCTM = self.levels_of(spectra_BCTF.abs().square())
-        step_BCTM = wanted_BCTM.maximum(floor) - found_BCTM.maximum(floor)
+        wanted, found = (averaged(x.maximum(floor), over) for x in (wanted_BCTM, found_BCTM))
+        step_BCTM = wanted - found
         step_BCTM = step_BCTM.clamp(-most_db / 10.0, most_db / 10.0)
         gain_BCTF = torch.pow(10.0, 0.5 * ((step_BCTM * self.area_M) @ self.spread_MF))
         gain_BCTF = torch.where(self.covered_F, gain_BCTF, 1.0)
         samples_XN = istft_same((spectra_BCTF * gain_BCTF).flatten(0, 1), self.n_fft, self.hop)
         return samples_XN.unflatten(0, samples_BCN.shape[:2])
+
+
+def averaged(levels_BCTM: Tensor, over: int) -> Tensor:
+    """Levels of the mean amplitude over an odd number of frames; at the ends, of what is there."""
+    if over == 1:
+        return levels_BCTM
+    amplitude_XTM = torch.pow(10.0, 0.5 * levels_BCTM).flatten(0, 1)
+    mean_XTM = F.avg_pool2d(
+        amplitude_XTM[:, None], (over, 1), 1, (over // 2, 0), count_include_pad=False
+    )  # fmt: skip
+    return 2.0 * mean_XTM[:, 0].log10().view_as(levels_BCTM)
 
 
 def log10_power(power: Tensor) -> Tensor:

@@ -226,6 +226,9 @@ class DitoUNet(nn.Module):
         """As it is."""
         return samples_BCN
 
+    def band_levels(self, condition: object) -> None:
+        """Nothing: what a sound is like is known by sampling alone."""
+
     def predict(self, x_BCN: Tensor, t_B: Tensor, condition_BLK: Tensor) -> Tensor:
         """Velocity, or the clean signal where the config says so."""
         out_BCN: Tensor = self.unet(x_BCN, condition_BLK + self.time(t_B)[:, None])

@@ -19,6 +19,7 @@ from mgen.core import flow
 from mgen.core.checkpoint import rebuild, save_model
 from mgen.core.errors import UsageError
 from mgen.core.tokenizer.config import TokenizerConfig
+from mgen.core.tokenizer.levels import BandLevels
 
 KIND = "tokenizer"
 
@@ -53,6 +54,9 @@ class Architecture(Protocol):
 
     def finish(self, samples_BCN: Tensor, condition: Any) -> Tensor:
         """Sound that was sampled, after what the latents still know better of it."""
+
+    def band_levels(self, condition: Any) -> list[BandLevels] | None:
+        """Levels of bands of each item, where latents tell them without sampling."""
 
     def predict(self, x_t: Tensor, t_B: Tensor, condition: Any) -> Tensor:
         """Velocity or clean signal, as the config's `prediction` says."""
@@ -182,6 +186,16 @@ class Tokenizer:
 
         x = flow.sample(velocity, noise, steps)
         return self.network.finish(self.network.from_flow(x, condition, n), condition)
+
+    @torch.inference_mode()
+    def band_levels(self, z_BLD: Tensor) -> list[BandLevels] | None:
+        """What latents tell of the sound of each item without sampling.
+
+        None where this architecture knows sound by sampling alone.
+        """
+        condition = self.network.condition(z_BLD.to(self.device).float())
+        found: list[BandLevels] | None = self.network.band_levels(condition)
+        return found
 
     def _check(self, samples_BCN: Tensor) -> None:
         if samples_BCN.ndim != 3 or samples_BCN.shape[1] != self.config.channels:

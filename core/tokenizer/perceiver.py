@@ -137,6 +137,9 @@ class Perceiver(nn.Module):
         """As it is."""
         return samples_BCN
 
+    def band_levels(self, condition: object) -> None:
+        """Nothing: what a sound is like is known by sampling alone."""
+
     def predict(self, x_BPG: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
         """Clean patches (or velocity, if the config says so), zero beyond the items' lengths."""
         context_BLW, lengths_B = condition

@@ -33,6 +33,7 @@ from mgen.core.errors import UsageError
 from mgen.core.layers import AdaLNZero, ConvNeXtBlock, TimeEmbedding, normalise_tokens
 from mgen.core.tokenizer.bands import Bands, floor_of, log10_power, semitones
 from mgen.core.tokenizer.config import TokenizerConfig, refuse_lengths
+from mgen.core.tokenizer.levels import PITCH_RANGE_DB, RANGE_DB, BandLevels, match_levels
 from mgen.core.tokenizer.tones import tones
 from mgen.kernels.log_mel import LogMelSpec, mel_filterbank
 from mgen.kernels.overlap_add import istft_same
@@ -43,12 +44,10 @@ OVERLAP = 4
 """Frame lengths a hop: each sample lies in four frames."""
 PITCH_OVERLAP = 16
 """The same of the long frames that tell semitones apart (256 ms)."""
-RANGE_DB, PITCH_RANGE_DB = 80.0, 50.0
-"""Below the loudest band by more than this nothing is told apart: of mel bands, of semitones."""
 PITCH_SHARE = 0.5
 """What the semitones count in the loss beside the mel bands."""
-MATCH_ROUNDS, MATCH_DB = 6, 20.0
-"""How often, and by how much at most, `Spectral.match` moves the level of a band."""
+MATCH_ROUNDS = 6
+"""How often `Spectral.match` moves the levels of bands."""
 _TINY = 1e-5
 _ANCHOR, _LEAST_ANCHOR = 2.0, 0.3
 _MOST = 1.0 + math.log(1000.0)
@@ -252,14 +251,21 @@ class Spectral(nn.Module):
         The flow writes phases and what lies within a band; the level of each band is told by the
         latents directly, and better.
         """
-        for _ in range(MATCH_ROUNDS):
-            samples_BCN = self.pitch.bring_to(
-                samples_BCN, condition.pitch_BCTM, range_db=PITCH_RANGE_DB, most_db=MATCH_DB
+        return match_levels(
+            samples_BCN, self.mel, condition.mel_BCTM, self.pitch, condition.pitch_BCTM,
+            MATCH_ROUNDS,
+        )  # fmt: skip
+
+    def band_levels(self, condition: Condition) -> list[BandLevels] | None:
+        """What the guide knows of each item; None of sounds with more than one channel."""
+        if self.config.channels > 1:
+            return None
+        return [
+            BandLevels(
+                mel=self.mel, pitch=self.pitch, mel_TM=mel_CTM[0], pitch_TM=pitch_CTM[0]
             )
-            samples_BCN = self.mel.bring_to(
-                samples_BCN, condition.mel_BCTM, range_db=RANGE_DB, most_db=MATCH_DB
-            )
-        return samples_BCN
+            for mel_CTM, pitch_CTM in zip(condition.mel_BCTM, condition.pitch_BCTM, strict=True)
+        ]  # fmt: skip
 
     def predict(self, x_BCTG: Tensor, t_B: Tensor, condition: Condition) -> Tensor:
         """The clean frames, as the network estimates them from noisy ones."""
