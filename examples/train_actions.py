@@ -121,9 +121,7 @@ def dynamics_task(
         "small", tokens=lam.config.tokens, dims=lam.config.dims, action=lam.width,
         bars=windows.lengths[-1], tokenizer=lam.config.tokenizer, lam=lam.id,
     )  # fmt: skip
-    return DynamicsTask(
-        replace(config, **sizes), windows, batch=batch, valid_windows=valid_windows
-    )
+    return DynamicsTask(replace(config, **sizes), windows, batch=batch, valid_windows=valid_windows)
 
 
 def learn_dynamics(
