@@ -2,7 +2,7 @@
 
 WORK/dev.zarr is as examples/evaluate_actions.py leaves it; it is only read. In each of its songs
 (spread over them) four bars in the middle are written anew by an action, twice: by any of the
-palette, and by one of the six that make bars softest of those that are called sparser or quieter. The
+palette, and by one of the six softest of those that are called sparser or quieter. The
 sound is that of `mgen edit`. At both ends of the bars, and at every bar line of the song as it was:
 
 step      loudness of the 400 ms after the line minus that of the 400 ms before, in LU
