@@ -27,7 +27,7 @@ import argparse
 import contextlib
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ from mgen.core.corpus import Segmentation
 from mgen.core.dynamics.guidance import Guidance
 from mgen.core.dynamics.model import Dynamics, load_dynamics
 from mgen.core.dynamics.network import DynamicsNetwork
-from mgen.core.dynamics.sampling import inpaint
+from mgen.core.dynamics.sampling import Sampling, inpaint
 from mgen.core.editing.writer import GUIDANCE, RESCALE, WRITING, start_level
 from mgen.core.lam.data import Bars, read_bars
 from mgen.core.lam.effects import shared_information
@@ -89,6 +89,8 @@ class Models:
     lam: LatentActionModel
     dynamics: Dynamics
     untrained: Dynamics | None = None
+    sampling: Sampling = WRITING
+    guidance: Guidance = field(default_factory=lambda: Guidance(scale=GUIDANCE, rescale=RESCALE))
 
     def told(self, payload: Payload) -> Tensor:
         return self.lam.inform(self.lam.embed(payload)).clone()  # of no inference mode
@@ -102,8 +104,7 @@ class Models:
         mask_B[WRITTEN] = True
         z_BLD = inpaint(
             dynamics or self.dynamics, window.z_BLD, mask_B, window.bpm_B, action_BA, seed=seed,
-            guidance=Guidance(scale=GUIDANCE, rescale=RESCALE), sampling=WRITING,
-            start_t=start_level(strength),
+            guidance=self.guidance, sampling=self.sampling, start_t=start_level(strength),
         )  # fmt: skip
         return normalise_tokens(z_BLD).half().float()
 
