@@ -26,8 +26,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ from mgen.core.corpus import Segmentation
 from mgen.core.dynamics.guidance import Guidance
 from mgen.core.dynamics.model import Dynamics, load_dynamics
 from mgen.core.dynamics.network import DynamicsNetwork
-from mgen.core.dynamics.sampling import inpaint
+from mgen.core.dynamics.sampling import Sampling, inpaint
 from mgen.core.editing.writer import GUIDANCE, RESCALE, WRITING, start_level
 from mgen.core.lam.data import Bars, read_bars
 from mgen.core.lam.effects import shared_information
@@ -88,7 +88,9 @@ class Models:
     tokenizer: Tokenizer
     lam: LatentActionModel
     dynamics: Dynamics
-    untrained: Dynamics
+    untrained: Dynamics | None = None
+    sampling: Sampling = WRITING
+    guidance: Guidance = field(default_factory=lambda: Guidance(scale=GUIDANCE, rescale=RESCALE))
 
     def told(self, payload: Payload) -> Tensor:
         return self.lam.inform(self.lam.embed(payload)).clone()  # of no inference mode
@@ -102,8 +104,7 @@ class Models:
         mask_B[WRITTEN] = True
         z_BLD = inpaint(
             dynamics or self.dynamics, window.z_BLD, mask_B, window.bpm_B, action_BA, seed=seed,
-            guidance=Guidance(scale=GUIDANCE, rescale=RESCALE), sampling=WRITING,
-            start_t=start_level(strength),
+            guidance=self.guidance, sampling=self.sampling, start_t=start_level(strength),
         )  # fmt: skip
         return normalise_tokens(z_BLD).half().float()
 
@@ -184,32 +185,43 @@ def single(action: int, like: Payload) -> Payload:
     return Payload(index, weight)
 
 
-def control(models: Models, windows: list[Window]) -> dict[str, str]:
+FORMS: dict[str, Callable[[Payload], Payload]] = {
+    "mixtures": lambda payload: payload, "largest alone": largest
+}  # fmt: skip
+"""What the dynamics model may be told of a bar's action."""
+
+
+def control(
+    models: Models, windows: list[Window], forms: Sequence[str] = tuple(FORMS)
+) -> dict[str, str]:
     """delta-PSNR and the baselines."""
     rng = np.random.default_rng(0)
-    deltas: dict[str, list[float]] = {"mixtures": [], "largest alone": []}
-    plain: dict[str, list[float]] = {"written": [], "untrained": [], "mean of the bars around": []}
+    deltas: dict[str, list[float]] = {name: [] for name in forms}
+    plain: dict[str, list[float]] = {}
     for seed, window in enumerate(windows):
         others = [w for w in windows if w.song != window.song]
         other = others[rng.integers(len(others))]
         truth_WN = models.sound(window.z_BLD, seed)
-        for name, form in (("mixtures", lambda p: p), ("largest alone", largest)):
-            told_BA = models.told(form(window.payload))
+        for name in forms:
+            told_BA = models.told(FORMS[name](window.payload))
             wrong_BA = told_BA.clone()
-            wrong_BA[WRITTEN] = models.told(form(other.payload))[WRITTEN]
+            wrong_BA[WRITTEN] = models.told(FORMS[name](other.payload))[WRITTEN]
             right, wrong = (
                 psnr(models.sound(models.write(window, a_BA, seed), seed), truth_WN)
                 for a_BA in (told_BA, wrong_BA)
             )
             deltas[name].append(right - wrong)
             if name == "mixtures":
-                plain["written"].append(right)
-        told_BA = models.told(window.payload)
-        z_BLD = models.write(window, told_BA, seed, dynamics=models.untrained)
-        plain["untrained"].append(psnr(models.sound(z_BLD, seed), truth_WN))
+                plain.setdefault("written", []).append(right)
+        if models.untrained is not None:
+            told_BA = models.told(window.payload)
+            z_BLD = models.write(window, told_BA, seed, dynamics=models.untrained)
+            heard = psnr(models.sound(z_BLD, seed), truth_WN)
+            plain.setdefault("untrained", []).append(heard)
         around_BLD = torch.cat([window.z_BLD[: WRITTEN.start], window.z_BLD[WRITTEN.stop :]])
         mean_BLD = normalise_tokens(around_BLD.mean(0, keepdim=True)).expand(BARS, -1, -1)
-        plain["mean of the bars around"].append(psnr(models.sound(mean_BLD, seed), truth_WN))
+        heard = psnr(models.sound(mean_BLD, seed), truth_WN)
+        plain.setdefault("mean of the bars around", []).append(heard)
     found = {f"delta-PSNR, {name}, dB": interval(v) for name, v in deltas.items()}
     return found | {f"PSNR, {name}, dB": interval(v) for name, v in plain.items()}
 
@@ -231,11 +243,11 @@ def identity(
         own = window.payload.index[WRITTEN, 0].tolist()
         cases = {
             "asked for": (models.write(window, told_BA, seed), [action] * 4),
-            "untrained": (
-                models.write(window, told_BA, seed, dynamics=models.untrained), [action] * 4,
-            ),
             "real bars, their own": (window.z_BLD, own),
-        }  # fmt: skip
+        }
+        if models.untrained is not None:
+            z_BLD = models.write(window, told_BA, seed, dynamics=models.untrained)
+            cases["untrained"] = (z_BLD, [action] * 4)
         for case, (z_BLD, wanted) in cases.items():
             again_XLD = models.heard(window, z_BLD, models.sound(z_BLD, seed))
             for reader, read in readers.items():
@@ -292,6 +304,8 @@ def top_of(
 
         def by_weight(z_XLD: Tensor) -> Tensor:
             found = lam.label(z_XLD)
+            if lam.config.steps:  # the codes after the first refine it, and are no other choices
+                return found.index[:, :1]
             return torch.where(found.weight > 0, found.index, -1)
 
         return by_weight

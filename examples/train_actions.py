@@ -26,8 +26,8 @@ from mgen.core.beats.exports import beats_text
 from mgen.core.checkpoint import load_model, save_model
 from mgen.core.corpus import Segmentation
 from mgen.core.dynamics import make_dynamics_config
+from mgen.core.dynamics.data import BarRows, WindowSettings
 from mgen.core.dynamics.data import TrainingBars as Windows
-from mgen.core.dynamics.data import WindowSettings
 from mgen.core.dynamics.model import KIND as DYNAMICS
 from mgen.core.dynamics.reading import read_rows
 from mgen.core.dynamics.training import DynamicsTask
@@ -112,18 +112,25 @@ def learned_lam(stores: list[Store], options: argparse.Namespace) -> LatentActio
     return lam
 
 
+def dynamics_task(
+    rows: BarRows, lam: LatentActionModel, batch: int, *, valid_windows: int = 32, **sizes: int
+) -> DynamicsTask:
+    """A small dynamics model of windows of up to 12 bars; `sizes` in place of the preset's."""
+    windows = Windows(rows, WindowSettings(bars=12))
+    config = make_dynamics_config(
+        "small", tokens=lam.config.tokens, dims=lam.config.dims, action=lam.width,
+        bars=windows.lengths[-1], tokenizer=lam.config.tokenizer, lam=lam.id,
+    )  # fmt: skip
+    return DynamicsTask(replace(config, **sizes), windows, batch=batch, valid_windows=valid_windows)
+
+
 def learn_dynamics(
     stores: list[Store], lam: LatentActionModel, origin: dict[str, str],
     options: argparse.Namespace,
 ) -> None:  # fmt: skip
     rows = read_rows(stores, lam)
     rows = replace(rows, owners=[origin.get(owner, owner) for owner in rows.owners])
-    windows = Windows(rows, WindowSettings(bars=12))
-    config = make_dynamics_config(
-        "small", tokens=lam.config.tokens, dims=lam.config.dims, action=lam.width,
-        bars=windows.lengths[-1], tokenizer=lam.config.tokenizer, lam=lam.id,
-    )  # fmt: skip
-    task = DynamicsTask(config, windows, batch=options.batch, valid_windows=32)
+    task = dynamics_task(rows, lam, options.batch)
     folder = run(task, options.dynamics_steps, options.lr, options.work / "dynamics", options)
     about, state = load_model(folder, DYNAMICS)
     save_model(options.out / "dynamics", state, about, DYNAMICS)

@@ -18,6 +18,7 @@ from mgen.core.beats import Beats, fixed_beats, read_beats, refine_beats, track_
 from mgen.core.beats import features as features_module
 from mgen.core.beats.features import RATE, Framer, extract
 from mgen.core.beats.meter import count_places, place_beats
+from mgen.core.beats.refine import _log_ratio
 from mgen.core.errors import (
     AudioError,
     InputError,
@@ -187,6 +188,21 @@ class TestRefine:
         rough = beats_at(time_s + 0.012)
         whole = refine_beats(rough, np.round(x * 32767).astype(np.int16), RATE)
         assert np.allclose(whole.time_s, refine_beats(rough, x, RATE).time_s, atol=0.001)
+
+    def test_an_attack_is_energy_after_over_energy_before(self) -> None:
+        from scipy.ndimage import uniform_filter1d
+        from scipy.signal import lfilter
+
+        energy_T = np.random.default_rng(0).random(3000) ** 8
+        decay = np.exp(-1.0 / 8.0)  # of 8 ms, a frame a millisecond
+        before = lfilter([0.0, 1.0 - decay], [1.0, -decay], energy_T)
+        after = lfilter([1.0 - decay], [1.0, -decay], energy_T[::-1])[::-1]
+        floor = 0.02 * uniform_filter1d(energy_T, 1000, mode="nearest") + 1e-12 * (
+            1.0 + energy_T.max()
+        )
+        assert _log_ratio(energy_T) == pytest.approx(
+            np.log((after + floor) / (before + floor)), abs=1e-10
+        )
 
     def test_without_evidence_nothing_moves_far(self) -> None:
         beats = fixed_beats(10.0, 120)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mgen.core.dynamics import Condition, Dynamics, Guidance, Sampling, autoregress, inpaint
 from mgen.core.dynamics.guidance import OtherConditions, guided
-from mgen.core.dynamics.sampling import bar_noise, denoise
+from mgen.core.dynamics.sampling import bar_noise, bars_seen, denoise
 from mgen.core.dynamics.schedules import shifted, staircase, windows
 from mgen.core.errors import UsageError
 
@@ -384,3 +384,35 @@ def test_unknown_tempo_and_actions_are_taken(dynamics: Dynamics) -> None:
     same = {**unknown, "action_BA": noise(4, ACTION, seed=50)}
     assert torch.equal(inpaint(dynamics, **same, mask_B=mask_B, known_B=nothing_B), out)
     assert out.isfinite().all()
+
+
+def test_bars_that_are_not_seen_have_no_say() -> None:
+    dynamics = Dynamics(tiny(bars=4), bf16=False)
+    bars, sampling = 14, Sampling(steps=2)
+    mask_B = torch.zeros(bars, dtype=torch.bool)
+    mask_B[[2, 3, 9]] = True
+    seen_B = bars_seen(dynamics, mask_B, sampling)
+    assert seen_B[mask_B].all()
+    assert 0 < (~seen_B).sum() < bars - 3
+    z_BLD, bpm_B = noise(bars, TOKENS, DIMS), 100.0 + 10.0 * noise(bars)
+    action_BA = noise(bars, ACTION, seed=3)
+
+    def written(seen: bool) -> Tensor:
+        where_B = seen_B if seen else ~seen_B
+        there_B = where_B & ~mask_B
+        other = [torch.where(there_B.view(-1, *[1] * (x.ndim - 1)), x + 1.0, x)
+                 for x in (z_BLD, bpm_B, action_BA)]  # fmt: skip
+        return inpaint(dynamics, other[0], mask_B, other[1], other[2], sampling=sampling)[mask_B]
+
+    plain = inpaint(dynamics, z_BLD, mask_B, bpm_B, action_BA, sampling=sampling)[mask_B]
+    assert torch.equal(written(seen=False), plain)
+    assert not torch.allclose(written(seen=True), plain)
+
+
+def test_bf16_is_near_f32_and_an_answer_in_float32() -> None:
+    x_SBLD, t_SB = noise(1, 4, TOKENS, DIMS), torch.full((1, 4), 0.7)
+    told = Condition(torch.full((1, 4), 110.0), noise(1, 4, ACTION), *[torch.ones(1, 4).bool()] * 2)
+    exact, quick = (Dynamics(tiny(), bf16=bf16).clean(x_SBLD, t_SB, told) for bf16 in (False, True))
+    assert quick.dtype == exact.dtype == torch.float32
+    error = (quick - exact).square().mean() / exact.square().mean()
+    assert 0.0 < error < 0.03**2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -213,3 +215,20 @@ def test_a_song_is_edited_from_the_command_line(
     assert 3.0 * rate < changed[-1] - changed[0] < 4.2 * rate  # two bars of 2 s, nothing else
     assert main(["edit", "song.flac", "--bars", "2", "--action", "9", *models]) == 2
     assert "outside the palette; it has 0-3" in capsys.readouterr().err
+
+
+def test_an_edit_imports_no_compiler_and_no_filter_design(folder: Path, tmp_path: Path) -> None:
+    """A second each on one core, and more than an edit of four bars has to spare."""
+    soundfile.write(tmp_path / "song.wav", click_track(120, 13, offset_s=0.25), 16000)
+    code = (
+        "import sys; from mgen.cli.app import main; code = main(sys.argv[1:])\n"
+        "print(code, [m for m in ('scipy.signal', 'scipy.stats', 'torch._dynamo', 'librosa',"
+        " 'sklearn') if m in sys.modules])"
+    )
+    words = ["edit", str(tmp_path / "song.wav"), "--bars", "2", "--action", "1", "--tokenizer",
+             str(folder / "tok"), "--lam", str(folder / "style"), "--dynamics",
+             str(folder / "dyn-style")]  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.splitlines()[-1] == "0 []"

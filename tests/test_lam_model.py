@@ -308,6 +308,17 @@ class TestLabels:
         assert torch.equal(found.index, direct.index[0])
         assert torch.equal(lam.label(z_XLD + 1.0).index, found.index)
 
+    @pytest.mark.parametrize("name", ["style", "relative"])
+    def test_some_bars_and_the_average_are_enough_for_styles(self, name: str) -> None:
+        lam, z_XLD = LatentActionModel(tiny(name)), latents(21)
+        whole, some = lam.label(z_XLD), [2, 3, 4, 17, 20]
+        found = lam.label(z_XLD[some], z_XLD.mean(0))
+        assert lam.by_bar
+        assert torch.equal(found.index, whole.index[some])
+        assert torch.allclose(found.weight, whole.weight[some], atol=1e-6)
+        assert not LatentActionModel(tiny("vq")).by_bar
+        assert not LatentActionModel(tiny(name, bars_per_action=2)).by_bar
+
 
 class TestFolder:
     @pytest.mark.parametrize("name", KINDS)

@@ -102,14 +102,27 @@ def attack_curve(x_N: Array, rate: int) -> Array:
 
 def _log_ratio(energy_T: Array) -> Array:
     from scipy.ndimage import uniform_filter1d
-    from scipy.signal import lfilter
 
-    decay = np.exp(-_STEP_S / _DECAY_S)
-    before = lfilter([0.0, 1.0 - decay], [1.0, -decay], energy_T)
-    after = lfilter([1.0 - decay], [1.0, -decay], energy_T[::-1])[::-1]
+    share = 1.0 - np.exp(-_STEP_S / _DECAY_S)
+    before = share * np.concatenate([[0.0], _fading_sum(energy_T)[:-1]])
+    after = share * _fading_sum(energy_T[::-1])[::-1]
     local = uniform_filter1d(energy_T, int(1.0 / _STEP_S), mode="nearest")
     floor = _FLOOR * np.maximum(local, 0.0) + 1e-12 * (1.0 + energy_T.max(initial=0.0))
     return np.asarray(np.log((after + floor) / (before + floor)))
+
+
+def _fading_sum(x_T: Array) -> Array:
+    """The sum of each value and those before it, which fade with `_DECAY_S` (T,).
+
+    Twice as many a round, until the last has faded below rounding; SciPy's filters would do the
+    same, and take half a second to import.
+    """
+    sum_T = np.array(x_T, np.float64)
+    reach = 1
+    while reach < len(sum_T) and (fade := np.exp(-reach * _STEP_S / _DECAY_S)) > 1e-17:
+        sum_T[reach:] = sum_T[reach:] + fade * sum_T[:-reach]
+        reach *= 2
+    return sum_T
 
 
 def _nearest_attack(attack_T: Array, at: float) -> tuple[float, float]:

@@ -214,6 +214,14 @@ def inpaint(
     return out_BLD
 
 
+def bars_seen(dynamics: Dynamics, mask_B: Tensor, sampling: Sampling | None = None) -> Tensor:
+    """Which bars `inpaint` reads to write those of a mask, themselves among them: bool (B,)."""
+    seen_B = torch.zeros_like(mask_B)
+    for window in _plan(mask_B.tolist(), dynamics.config.bars, sampling or Sampling()):
+        seen_B[window.first : window.last] = True
+    return seen_B
+
+
 def autoregress(
     dynamics: Dynamics,
     z_BLD: Tensor,

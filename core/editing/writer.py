@@ -23,7 +23,7 @@ from mgen.core.bars import BAR_SAMPLES
 from mgen.core.dynamics.guidance import Guidance
 from mgen.core.dynamics.model import Dynamics
 from mgen.core.dynamics.reading import current_dynamics
-from mgen.core.dynamics.sampling import Sampling, inpaint
+from mgen.core.dynamics.sampling import Sampling, bars_seen, inpaint
 from mgen.core.editing.request import Clip, WriteRequest, WrittenBars
 from mgen.core.errors import InputError, UsageError
 from mgen.core.lam.data import bar_latents, bar_mel
@@ -109,11 +109,15 @@ class ModelWriter:
         """
         bars, z_BLD = request.bars, self._latents(request)
         is_new_B = torch.from_numpy(bars.row < 0)
-        own_BA = self._own_actions(request, z_BLD)
-        wanted_A = self._wanted(request)
         edited = torch.from_numpy(request.edited)
         mask_B = torch.zeros(len(bars), dtype=torch.bool)
         mask_B[edited] = True
+        turns = (mask_B & ~is_new_B, mask_B & is_new_B)
+        seen_B = mask_B.clone()
+        for turn_B in turns:
+            seen_B |= bars_seen(self.dynamics, turn_B, self.sampling)
+        own_BA = self._own_actions(request, z_BLD, seen_B)
+        wanted_A = self._wanted(request)
         share_B = torch.where(is_new_B, 1.0, request.strength)[:, None]
         asked_BA = torch.where(mask_B[:, None], own_BA + share_B * (wanted_A - own_BA), own_BA)
         scale = GUIDANCE if request.guidance is None else request.guidance
@@ -121,8 +125,7 @@ class ModelWriter:
         bpm_B = torch.from_numpy(np.asarray(bars.bpm, np.float32))
         action_BA = self._told(asked_BA)
         # what is past the end has no sound to begin from
-        for turn_B, start_t in ((mask_B & ~is_new_B, start_level(request.strength)),
-                                (mask_B & is_new_B, 1.0)):  # fmt: skip
+        for turn_B, start_t in zip(turns, (start_level(request.strength), 1.0), strict=True):
             if turn_B.any():
                 z_BLD = inpaint(
                     self.dynamics, z_BLD, turn_B, bpm_B, action_BA, guidance=guidance,
@@ -151,13 +154,21 @@ class ModelWriter:
             z_BLD[bar] = z_LD
         return torch.from_numpy(z_BLD)
 
-    def _own_actions(self, request: WriteRequest, z_BLD: Tensor) -> Tensor:
-        """Embedded actions of all bars as they are (B, A); past the end, that of the last bar."""
+    def _own_actions(self, request: WriteRequest, z_BLD: Tensor, seen_B: Tensor) -> Tensor:
+        """Embedded actions of bars as they are (B, A); past the end, that of the last bar. Bars
+        that nobody sees may have any.
+        """
         there = np.flatnonzero(request.bars.row >= 0)
         heard = there
         if request.written:  # appended by an earlier take, and so heard too
             heard = np.union1d(there, np.array(list(request.written), np.int64))
-        payload = self.lam.label(self._features(request, z_BLD, heard))
+        features_XLF = self._features(request, z_BLD, heard)
+        usual_LF = features_XLF.float().mean(0)
+        if self.lam.by_bar:
+            kept_X = seen_B[torch.from_numpy(heard)]
+            kept_X[-1] = True  # what is past the end goes on with the last
+            heard, features_XLF = heard[kept_X.numpy()], features_XLF[kept_X]
+        payload = self.lam.label(features_XLF, usual_LF)
         own_XA = self.lam.embed(payload)
         own_BA = own_XA[-1:].repeat(len(request.bars), 1)
         own_BA[torch.from_numpy(heard)] = own_XA

@@ -50,8 +50,13 @@ class LatentActionModel:
         """A: numbers of an embedding."""
         return self.config.sizes.embedding
 
+    @property
+    def by_bar(self) -> bool:
+        """Whether a bar's action depends on that bar alone (and the average bar of its song)."""
+        return not self.config.steps and self.config.bars_per_action == 1
+
     @torch.inference_mode()
-    def label(self, features_XLF: Tensor) -> Payload:
+    def label(self, features_XLF: Tensor, usual_LF: Tensor | None = None) -> Payload:
         """The action of every bar of one song, on the CPU: payloads (X, K).
 
         A song is read in windows of the length that the model was trained on. Each half overlaps
@@ -63,10 +68,13 @@ class LatentActionModel:
         ----------
         features_XLF
             Latents of the bars, or their log-mel, as the config's `input` says; X at least 1.
-            Relative styles take what is usual from these bars: give them all.
+            Relative styles take what is usual from these bars: give them all, or
+        usual_LF
+            the average bar of the song; some bars are then enough where `by_bar` says so.
         """
         n_bars, per = len(features_XLF), self.config.bars_per_action
-        usual_LF = features_XLF.float().mean(0).to(self.device)
+        usual_LF = features_XLF.float().mean(0) if usual_LF is None else usual_LF.float()
+        usual_LF = usual_LF.to(self.device)
         rows_UG = torch.tensor(_units(n_bars, per))
         whole_UGLF = features_XLF[rows_UG].float()
         n_units, window = len(rows_UG), self.config.bars // per
