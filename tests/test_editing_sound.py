@@ -21,16 +21,10 @@ from mgen.core.editing.bands import (
 )
 from mgen.core.editing.base import patched
 from mgen.core.editing.filters import Spectrum, from_frames, low_weights, to_frames
-from mgen.core.editing.limiter import limit, oversampled, true_peak
-from mgen.core.editing.loudness import (
-    Shape,
-    k_filter,
-    loudness,
-    match_loudness,
-    weighted_power,
-)
+from mgen.core.editing.limiter import limit, true_peak
+from mgen.core.editing.loudness import Shape, k_filter, loudness, match_loudness
 from mgen.core.editing.source import Encoding, SourceFile, as_floats, as_native
-from mgen.core.editing.splice import bridges, fade_length, join, splice
+from mgen.core.editing.splice import fade_length, join, splice
 from mgen.core.editing.writing import Output, Patch, edited_blocks, staged
 
 CROSSOVER_HZ = (7000.0, 7300.0)
@@ -57,19 +51,6 @@ def test_k_weighting_is_the_standards_table_at_48_khz() -> None:
          0.73248077421585], abs=1e-8,
     )  # fmt: skip
     assert highpass == pytest.approx([1, -2, 1, 1, -1.99004745483398, 0.99007225036621], abs=1e-8)
-
-
-@pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("channels", [1, 2])
-def test_weighted_power_is_that_of_the_recursive_filters(rate: int, channels: int) -> None:
-    from scipy.signal import sosfilt
-
-    rng = np.random.default_rng(rate)
-    samples_NC = (
-        rng.standard_normal((rate + 17, channels)) * np.linspace(1, 1e-3, rate + 17)[:, None]
-    )
-    weighted_NC = sosfilt(k_filter(rate), samples_NC, axis=0)
-    assert weighted_power(samples_NC, rate) == pytest.approx((weighted_NC**2).sum(1), abs=1e-9)
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -144,17 +125,6 @@ def test_peaks_between_samples_are_seen_and_kept_below() -> None:
     assert np.array_equal(out[:5000], (1.5 * sine_N1)[:5000])  # far from the peak nothing moves
 
 
-@pytest.mark.parametrize("count", [1, 9, 1000])
-@pytest.mark.parametrize("times", [2, 4, 22])
-def test_samples_between_are_those_of_a_polyphase_filter(count: int, times: int) -> None:
-    from scipy.signal import resample_poly
-
-    samples_N = np.random.default_rng(count).standard_normal(count)
-    between = oversampled(samples_N, times)
-    assert between.shape == (count, times)
-    assert between.ravel() == pytest.approx(resample_poly(samples_N, times, 1), abs=1e-12)
-
-
 @given(st.integers(0, 2**32 - 1), st.floats(0.1, 1.0))
 @settings(max_examples=25, deadline=None)
 def test_no_sample_exceeds_the_ceiling(seed: int, ceiling: float) -> None:
@@ -201,30 +171,6 @@ def test_a_crossfade_begins_with_the_old_and_ends_with_the_new() -> None:
     assert np.abs(past[-1]) < 1e-4
     with pytest.raises(ValueError, match="in a span of"):
         splice(new[:10], old[:10], fade_in=6, fade_out=6)
-
-
-def test_the_old_sound_rings_where_the_new_one_is_silent() -> None:
-    rate, beat = 22050, 11025
-    rng = np.random.default_rng(0)
-    old = 0.1 * rng.standard_normal((4 * beat, 2))
-    new = 0.1 * rng.standard_normal((4 * beat, 2))
-    new[: 2 * beat] *= 1e-4  # an action that empties the first half
-    short = fade_length(rate, len(new))
-    opens, closes = bridges(new, old, rate, (beat, beat), short)
-    assert (opens, closes) == (beat, short)
-    seam = slice(0, round(0.4 * rate))
-    abrupt, ringing = (
-        loudness(splice(new, old, fade_in=n, fade_out=closes)[seam], rate)
-        - loudness(old[seam], rate)
-        for n in (short, opens)
-    )
-    assert abrupt < -10 < -4 < ringing < 0
-    assert bridges(new[::-1], old, rate, (beat, beat), short) == (closes, opens)
-    # no longer than is needed, and never where the new sound is as loud as the old or louder
-    needed, _ = bridges(old * 10 ** (-2.5 / 20), old, rate, (2 * beat, beat), short)
-    assert short < needed < 2 * beat
-    assert bridges(4.0 * new[::-1], old, rate, (beat, beat), short)[0] == short
-    assert bridges(new, 0.0 * old, rate, (beat, beat), short) == (short, short)
 
 
 def test_a_joint_has_no_step() -> None:

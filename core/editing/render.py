@@ -25,7 +25,7 @@ from mgen.core.editing.limiter import limit, true_peak
 from mgen.core.editing.loudness import SEAM_S, Shape, loudness, match_loudness
 from mgen.core.editing.places import Place
 from mgen.core.editing.source import as_floats, as_native
-from mgen.core.editing.splice import bridges, fade_length, splice
+from mgen.core.editing.splice import fade_length, splice
 from mgen.core.editing.voice import SpanSound
 from mgen.core.editing.writing import Patch
 
@@ -88,23 +88,16 @@ def render_span(
         between=max(1.0, true_peak(like_NC, rate)),
     )  # fmt: skip
     fade = fade_length(rate, last - first)
-    was_NC = around[first - begin : last - begin] / encoding.full_scale
-    fade_in, fade_out = fade, fade
-    if not appended:
-        fade_in, fade_out = bridges(
-            made_NC, was_NC, rate, (shape.first_beat, shape.last_beat), fade
-        )
+    native_NC = around[first - begin : last - begin]
     out_NC = splice(
-        made_NC, was_NC, fade_in=fade_in if shape.opens else 0,
-        fade_out=fade_out if closes or appended else 0,
+        made_NC, native_NC / encoding.full_scale, fade_in=fade if shape.opens else 0,
+        fade_out=fade if closes or appended else 0,
     )  # fmt: skip
     pcm_NC = as_native(out_NC, encoding)
     seams = _seams(as_floats(pcm_NC, encoding), like_NC, rate, shape)
     gap = max(0, first - begin - len(around))  # of a sample or two, where edges are rounded
     pcm_NC = np.pad(pcm_NC, ((gap, 0), (0, 0)))
-    return RenderedSpan(
-        patch=Patch(first - gap, pcm_NC), crossfade=max(fade_in, fade_out), seams_LU=seams
-    )
+    return RenderedSpan(patch=Patch(first - gap, pcm_NC), crossfade=fade, seams_LU=seams)
 
 
 def _at_source_rate(

@@ -10,14 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mgen.core.editing.loudness import SEAM_LU, SEAM_S, loudness
-
 CROSSFADE_S = 0.02
-"""Longest crossfade, in seconds, but for `bridges`."""
+"""Longest crossfade, in seconds."""
 
 _RAMP_S = 0.004  # over which the step between two bars that follow each other is evened out
-_LACK_LU = 2.0  # softer at a seam than this is what matching of loudness cannot mend
-_STEP_S = 0.05
 
 
 def fade_length(rate: int, span: int) -> int:
@@ -57,45 +53,6 @@ def splice(
         tail = slice(count - fade_out, count)
         out_NC[tail] = crossfade(out_NC[tail], from_NC[tail])
     return out_NC
-
-
-def bridges(
-    new_NC: npt.NDArray[np.floating], old_NC: npt.NDArray[np.floating], rate: int,
-    beats: tuple[int, int], shortest: int,
-) -> tuple[int, int]:  # fmt: skip
-    """How long the old sound of a span is to fade out at its beginning, and in at its end.
-
-    Where the new sound is all but silent next to a seam (actions that empty a bar do that, and no
-    gain mends it), the old one would break off and begin within 20 ms, by 20 LU and more. It then
-    rings for as long as brings the 400 ms at the seam within 1 LU of what they were, a beat at
-    most.
-
-    Parameters
-    ----------
-    new_NC, old_NC
-        The span's new sound, already as loud as it can be made, and what is there now.
-    rate
-        Samples a second.
-    beats
-        Samples of the first beat of the span, and of the last.
-    shortest
-        Samples of a crossfade everywhere else.
-    """
-    found = []
-    for beat, order in zip(beats, (1, -1), strict=True):
-        seam = min(round(SEAM_S * rate), len(new_NC) // 2)
-        longest = min(beat, len(new_NC) // 2)
-        reach = max(seam, longest)
-        new_nC, old_nC = new_NC[::order][:reach], old_NC[::order][:reach]
-        wanted, length = loudness(old_nC[:seam], rate), shortest
-        while length < longest:
-            head_nC = splice(new_nC, old_nC, fade_in=length, fade_out=0)[:seam]
-            lack = wanted - loudness(head_nC, rate)
-            if not lack > (_LACK_LU if length == shortest else SEAM_LU):
-                break
-            length = min(longest, length + round(_STEP_S * rate))
-        found.append(length)
-    return found[0], found[1]
 
 
 def join(pieces: Sequence[npt.NDArray[np.float32]], rate: int) -> npt.NDArray[np.float32]:
