@@ -170,10 +170,10 @@ def compared(name: str, folder: Path, options: argparse.Namespace) -> dict[str, 
     minutes = (time.process_time() - began) / 60.0
     with Store.open(options.work / "dev.zarr") as store:
         bars, table = real_bars(store, config, 1)
-    labels = whole_labels(bars, lam)
+        labels = whole_labels(bars, lam)
+        windows = windows_of(store, bars, table, labels, options.windows)
     palette = health(lam, survey_of(table, labels))
     models = Models(load_tokenizer(options.weights / "tokenizer"), lam, load_dynamics(model))
-    windows = windows_of(bars, table.bpm.astype(np.float32), labels, options.windows)
     found = in_latents(models, windows, np.unique(labels.index[:, 0].numpy()))
     figures = {
         "bits": bits(config), "used": f"{palette['utilisation']:.2f}",

@@ -110,8 +110,8 @@ def main() -> None:
     dynamics = load_dynamics(options.weights / "dynamics")
     with Store.open(options.work / "dev.zarr") as store:
         bars, table = read_bars([store], lam.config), store.bars(jittered=True)
-    labels = whole_labels(bars, lam)
-    windows = windows_of(bars, table.bpm.astype(np.float32), labels, options.windows)
+        labels = whole_labels(bars, lam)
+        windows = windows_of(store, bars, table, labels, options.windows)
     shipped = Models(load_tokenizer(options.weights / "tokenizer"), lam, dynamics)
     print(f"{len(windows)} windows of {BARS} bars, {len({w.song for w in windows})} songs")
     print("| | " + " | ".join(COLUMNS) + " |")

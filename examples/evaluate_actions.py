@@ -6,19 +6,20 @@ palette      utilisation and perplexity of the actions; normalised mutual inform
              action with its song, beside that of as many k-means clusters of bars' mean log-mel
 control      windows of 12 bars, the middle 4 written anew: PSNR of their log-mel with the actions
              that were inferred from them, minus that with the actions of another song's bars, the
-             noise of dynamics model and decoder the same (delta-PSNR, Genie, section 3.2); with
-             mixtures and with the largest action alone; bootstrap intervals over windows
+             noise the same (delta-PSNR, Genie, section 3.2); with mixtures and with the largest
+             action alone; bootstrap intervals over windows
 baselines    PSNR beside that of an untrained dynamics model and of the mean of the 8 bars around
 identity     the same windows told one action of the palette: their sound is tokenized and labelled
              again, is the action among the 3 largest? Beside it: the real bars with their own
-             largest action, decoded and read again; an untrained dynamics model; and the same
+             largest action, made and read again; an untrained dynamics model; and the same
              read by another action model, --other (nearest centroids of its embeddings)
 effects      every action on --contexts windows, against the same bars written with their own
              actions: how many change chroma (mean cosine) or onsets (F1, 50 ms) by two standard
              errors more than other noise does
 dial         Spearman correlation of --strength with the distance to the bar as it was
 
-PSNR is over 80 mel bands in dB, peak 80 dB. Everything is of bars as the models hear them.
+PSNR is over 80 mel bands in dB, peak 80 dB. Everything is of bars as the models hear them; written
+ones sound as in an edit, a mosaic of up to 24 bars before and after, without the bars themselves.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ from mgen.core.dynamics.guidance import Guidance
 from mgen.core.dynamics.model import Dynamics, load_dynamics
 from mgen.core.dynamics.network import DynamicsNetwork
 from mgen.core.dynamics.sampling import Sampling, inpaint
+from mgen.core.editing.mosaic import compose
+from mgen.core.editing.voice import NEAR_BARS
 from mgen.core.editing.writer import GUIDANCE, RESCALE, WRITING, start_level
 from mgen.core.lam.data import Bars, read_bars
 from mgen.core.lam.effects import shared_information
@@ -53,8 +56,9 @@ from mgen.core.lam.passes import label_songs
 from mgen.core.lam.survey import health, survey
 from mgen.core.layers import normalise_tokens
 from mgen.core.quantizers import Payload
-from mgen.core.store import Store
+from mgen.core.store import BarTable, Store
 from mgen.core.tokenizer import Tokenizer, load_tokenizer
+from mgen.core.tokenizer.levels import joined
 from mgen.core.tokenizer.passes import tokenize_songs
 from mgen.kernels.log_mel import LogMelSpec, log_mel
 
@@ -69,7 +73,11 @@ _DRAWS = 1000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """Consecutive bars of a song, and what is known of them; `whole_XLD` is all of the song."""
+    """Consecutive bars of a song, and what is known of them; `whole_XLD` is all of the song.
+
+    `true_WN` is the sound of those that are written anew; `around_N` that of 24 bars before and
+    after them, with silence in their place, which begins at `at`.
+    """
 
     song: str
     first: int
@@ -77,6 +85,9 @@ class Window:
     z_BLD: Tensor
     bpm_B: Tensor
     payload: Payload
+    true_WN: Tensor
+    around_N: np.ndarray
+    at: int
 
     @property
     def written(self) -> slice:
@@ -108,10 +119,15 @@ class Models:
         )  # fmt: skip
         return normalise_tokens(z_BLD).half().float()
 
-    def sound(self, z_BLD: Tensor, seed: int) -> Tensor:
-        """(W, N) of the bars that are written: the noise of a bar is that of its place in the
-        window.
+    def sound(self, window: Window, z_BLD: Tensor, seed: int) -> Tensor:
+        """(W, N) of the bars that are written, as an edit makes it, but for its loudness: out of
+        the bars around, themselves left out. By the decoder where latents tell no levels; the noise
+        of a bar is then that of its place in the window.
         """
+        levels = self.tokenizer.band_levels(z_BLD[WRITTEN])
+        if levels is not None:
+            made_N, _ = compose(joined(levels), window.around_N, window.at)
+            return torch.from_numpy(made_N).clamp(-1, 1).view(len(levels), -1)
         keys = range(WRITTEN.start, WRITTEN.stop)
         pcm_WCN = self.tokenizer.decode(z_BLD[WRITTEN], keys=keys, seed=seed)
         return pcm_WCN[:, 0].float().clamp(-1, 1)
@@ -150,8 +166,11 @@ def interval(values: list[float], of: Callable[[np.ndarray], float] = np.mean) -
     return f"{of(x):.2f} [{low:.2f}, {high:.2f}]"
 
 
-def windows_of(bars: Bars, bpm_X: np.ndarray, labels: Payload, count: int) -> list[Window]:
+def windows_of(
+    store: Store, bars: Bars, table: BarTable, labels: Payload, count: int
+) -> list[Window]:
     """Windows of valid bars, spread over the songs, at most as many of each."""
+    bpm_X = table.bpm.astype(np.float32)
     firsts: dict[str, list[int]] = {}
     for owner, (first, last) in zip(bars.owners, bars.runs, strict=True):
         firsts.setdefault(owner, []).extend(range(first, last - BARS + 1, BARS))
@@ -160,13 +179,25 @@ def windows_of(bars: Bars, bpm_X: np.ndarray, labels: Payload, count: int) -> li
     for owner, found in able:
         for at in np.linspace(0, len(found) - 1, min(each, len(found))).round().astype(int):
             rows, copy = slice(found[at], found[at] + BARS), bars.copies == bars.copies[found[at]]
+            written = range(found[at] + WRITTEN.start, found[at] + WRITTEN.stop)
+            near = [r for r in np.flatnonzero(copy).tolist()
+                    if written.start - NEAR_BARS <= r < written.stop + NEAR_BARS]  # fmt: skip
+            pcm_XN = (
+                np.stack([store.bar_pcm(int(table.row[i])) for i in near]).astype(np.float32)
+                / 32768
+            )
+            place = near.index(written.start)
+            around_XN = pcm_XN.copy()
+            around_XN[place : place + len(written)] = 0.0
             chosen.append(
                 Window(
                     owner, int(found[at] - np.flatnonzero(copy)[0]),
                     torch.from_numpy(bars.z_XLD[copy]).float(),
                     torch.from_numpy(bars.z_XLD[rows]).float(),
-                    torch.from_numpy(bpm_X[rows].astype(np.float32)),
+                    torch.from_numpy(bpm_X[rows]),
                     Payload(labels.index[rows], labels.weight[rows]),
+                    torch.from_numpy(pcm_XN[place : place + len(written)]),
+                    around_XN.reshape(-1), place * pcm_XN.shape[1],
                 )
             )  # fmt: skip
     return chosen[:: max(1, len(chosen) // count)][:count]
@@ -201,13 +232,13 @@ def control(
     for seed, window in enumerate(windows):
         others = [w for w in windows if w.song != window.song]
         other = others[rng.integers(len(others))]
-        truth_WN = models.sound(window.z_BLD, seed)
+        truth_WN = window.true_WN
         for name in forms:
             told_BA = models.told(FORMS[name](window.payload))
             wrong_BA = told_BA.clone()
             wrong_BA[WRITTEN] = models.told(FORMS[name](other.payload))[WRITTEN]
             right, wrong = (
-                psnr(models.sound(models.write(window, a_BA, seed), seed), truth_WN)
+                psnr(models.sound(window, models.write(window, a_BA, seed), seed), truth_WN)
                 for a_BA in (told_BA, wrong_BA)
             )
             deltas[name].append(right - wrong)
@@ -216,11 +247,11 @@ def control(
         if models.untrained is not None:
             told_BA = models.told(window.payload)
             z_BLD = models.write(window, told_BA, seed, dynamics=models.untrained)
-            heard = psnr(models.sound(z_BLD, seed), truth_WN)
+            heard = psnr(models.sound(window, z_BLD, seed), truth_WN)
             plain.setdefault("untrained", []).append(heard)
         around_BLD = torch.cat([window.z_BLD[: WRITTEN.start], window.z_BLD[WRITTEN.stop :]])
         mean_BLD = normalise_tokens(around_BLD.mean(0, keepdim=True)).expand(BARS, -1, -1)
-        heard = psnr(models.sound(mean_BLD, seed), truth_WN)
+        heard = psnr(models.sound(window, mean_BLD, seed), truth_WN)
         plain.setdefault("mean of the bars around", []).append(heard)
     found = {f"delta-PSNR, {name}, dB": interval(v) for name, v in deltas.items()}
     return found | {f"PSNR, {name}, dB": interval(v) for name, v in plain.items()}
@@ -249,7 +280,7 @@ def identity(
             z_BLD = models.write(window, told_BA, seed, dynamics=models.untrained)
             cases["untrained"] = (z_BLD, [action] * 4)
         for case, (z_BLD, wanted) in cases.items():
-            again_XLD = models.heard(window, z_BLD, models.sound(z_BLD, seed))
+            again_XLD = models.heard(window, z_BLD, models.sound(window, z_BLD, seed))
             for reader, read in readers.items():
                 order_WN = read(again_XLD)[window.written].tolist()
                 for top in (1, 3):
@@ -264,7 +295,8 @@ def effects(models: Models, windows: list[Window]) -> dict[str, str]:
     for seed, window in enumerate(windows):
         told_BA = models.told(window.payload)
         one, other = (
-            models.sound(models.write(window, told_BA, s), seed) for s in (seed, seed + 1000)
+            models.sound(window, models.write(window, told_BA, s), seed)
+            for s in (seed, seed + 1000)
         )
         bases.append(one)
         floor += likeness(one, other)
@@ -275,7 +307,7 @@ def effects(models: Models, windows: list[Window]) -> dict[str, str]:
         for seed, window in enumerate(windows):
             told_BA = models.told(window.payload)
             told_BA[WRITTEN] = models.told(single(action, window.payload))[WRITTEN]
-            sound = models.sound(models.write(window, told_BA, seed), seed)
+            sound = models.sound(window, models.write(window, told_BA, seed), seed)
             found += likeness(bases[seed], sound)
         found_X2 = np.array(found)
         error_2 = np.hypot(*(x.std(0) / np.sqrt(len(x)) for x in (floor_X2, found_X2)))
@@ -337,13 +369,13 @@ def dial(models: Models, windows: list[Window]) -> dict[str, str]:
         action = int(rng.integers(models.lam.config.actions))
         own_BA = models.told(window.payload)
         wanted_BA = models.told(single(action, window.payload))
-        truth_WN = models.sound(window.z_BLD, seed)
+        truth_WN = window.true_WN
         distances = []
         for strength in STRENGTHS:
             told_BA = own_BA.clone()
             told_BA[WRITTEN] += strength * (wanted_BA - own_BA)[WRITTEN]
             z_BLD = models.write(window, told_BA, seed, strength=strength)
-            distances.append(-psnr(models.sound(z_BLD, seed), truth_WN))
+            distances.append(-psnr(models.sound(window, z_BLD, seed), truth_WN))
         found.append(float(spearmanr(STRENGTHS, distances).statistic))
     return {"strength dial, Spearman": interval(found)}
 
@@ -393,14 +425,13 @@ def main() -> None:
             by_mel = clusters(store, lam.config.actions, rows)
             information = shared_information(by_mel, found.song_X.astype(str))
             figures["song information of k-means"] = f"{information:.3f}"
-        bpm_X = table.bpm.astype(np.float32)
         labels = whole_labels(bars, lam)
+        windows = windows_of(store, bars, table, labels, options.windows)
     show(figures)
     if set(wanted) == {"palette"}:
         return
     dynamics = load_dynamics(options.weights / "dynamics")
     models = Models(tokenizer, lam, dynamics, loaded_untrained(dynamics))
-    windows = windows_of(bars, bpm_X, labels, options.windows)
     print(len(windows), "windows of", len({w.song for w in windows}), "songs", flush=True)
     if "control" in wanted:
         show(control(models, windows))
