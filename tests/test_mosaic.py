@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from edit_songs import BAR_S, OFFSET_S, edit, native, span
+from edit_songs import BAR_S, OFFSET_S, edit, native, span, write_song
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgen.core.bars import BAR_SAMPLES
+from mgen.core.editing.loudness import loudness
 from mgen.core.editing.mosaic import JUMP, Piece, compose, features, lay, pieces, select
 from mgen.core.editing.request import WriteRequest, WrittenBars
 from mgen.core.tokenizer import build, make_config
@@ -248,6 +249,29 @@ def test_channels_and_highs_come_with_the_pieces(
         hertz = np.arange(len(spectrum)) * rate / len(middle)
         above = spectrum[(hertz > 10900) & (hertz < 11100)].max()
         assert above > 0.1 * spectrum.max()
+
+
+@pytest.mark.parametrize(
+    ("bars", "append", "rate", "channels"),
+    [("1", 0, 44100, 2), ("3", 0, 44100, 1), ("1-3", 0, 8000, 2), ("2", 0, 96000, 6),
+     ("", 2, 44100, 2), ("1,3", 1, 22050, 1)],
+)  # fmt: skip
+def test_first_last_all_and_appended_bars_are_as_loud_as_the_song(
+    tmp_path: Path, bands: BandLevels, bars: str, append: int, rate: int, channels: int
+) -> None:
+    path = write_song(tmp_path / "song.wav", rate=rate, channels=channels)
+    (report,) = edit(path, bars, writer=LevelWriter(bands, 1), append=append)
+    out, old = native(report.path, "float64"), native(path, "float64")
+    changed = np.zeros(len(out), bool)
+    for bar in [*([1, 2, 3] if bars == "1-3" else [int(b) for b in bars.split(",") if b]),
+                *range(4, 4 + append)]:  # fmt: skip
+        part = span(bar, rate)
+        changed[part] = True
+        heard = loudness(out[part], rate) - loudness(old[span(min(bar, 3), rate)], rate)
+        assert abs(heard) < 1.5
+    same = np.flatnonzero(~changed[: len(old)])
+    assert np.array_equal(out[same], old[same])
+    assert len(out) == (span(3 + append, rate).stop if append else len(old))
 
 
 def test_a_writer_keeps_its_word(bands: BandLevels) -> None:
