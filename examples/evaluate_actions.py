@@ -9,6 +9,9 @@ control      windows of 12 bars, the middle 4 written anew: PSNR of their log-me
              noise the same (delta-PSNR, Genie, section 3.2); with mixtures and with the largest
              action alone; bootstrap intervals over windows
 baselines    PSNR beside that of an untrained dynamics model and of the mean of the 8 bars around
+nature       Frechet's distance of tokens as they are heard, and their changes, to those of the true
+             bars (written with their own actions): of what is written, of the baselines, of the
+             true bars themselves made by the same mosaic
 identity     the same windows told one action of the palette: their sound is tokenized and labelled
              again, is the action among the 3 largest? Beside it: the real bars with their own
              largest action, made and read again; an untrained dynamics model; and the same
@@ -229,6 +232,15 @@ def control(
     rng = np.random.default_rng(0)
     deltas: dict[str, list[float]] = {name: [] for name in forms}
     plain: dict[str, list[float]] = {}
+    tokens: dict[str, list[Tensor]] = {"true": []}
+
+    def heard_as(name: str, window: Window, z_BLD: Tensor) -> None:
+        """How near a window's sound is to the true one, and the tokens of it."""
+        sound_WN = models.sound(window, z_BLD, seed)
+        again_XLD = models.heard(window, z_BLD, sound_WN)
+        plain.setdefault(name, []).append(psnr(sound_WN, window.true_WN))
+        tokens.setdefault(name, []).append(again_XLD[window.written])
+
     for seed, window in enumerate(windows):
         others = [w for w in windows if w.song != window.song]
         other = others[rng.integers(len(others))]
@@ -242,19 +254,41 @@ def control(
                 for a_BA in (told_BA, wrong_BA)
             )
             deltas[name].append(right - wrong)
-            if name == "mixtures":
-                plain.setdefault("written", []).append(right)
+        told_BA = models.told(window.payload)
+        tokens["true"].append(window.z_BLD[WRITTEN])
+        heard_as("written", window, models.write(window, told_BA, seed))
+        heard_as("the true bars", window, window.z_BLD)
         if models.untrained is not None:
-            told_BA = models.told(window.payload)
             z_BLD = models.write(window, told_BA, seed, dynamics=models.untrained)
-            heard = psnr(models.sound(window, z_BLD, seed), truth_WN)
-            plain.setdefault("untrained", []).append(heard)
+            heard_as("untrained", window, z_BLD)
         around_BLD = torch.cat([window.z_BLD[: WRITTEN.start], window.z_BLD[WRITTEN.stop :]])
         mean_BLD = normalise_tokens(around_BLD.mean(0, keepdim=True)).expand(BARS, -1, -1)
-        heard = psnr(models.sound(window, mean_BLD, seed), truth_WN)
-        plain.setdefault("mean of the bars around", []).append(heard)
+        heard_as("mean of the bars around", window, mean_BLD)
     found = {f"delta-PSNR, {name}, dB": interval(v) for name, v in deltas.items()}
-    return found | {f"PSNR, {name}, dB": interval(v) for name, v in plain.items()}
+    found |= {f"PSNR, {name}, dB": interval(v) for name, v in plain.items()}
+    true_XD = token_figures(tokens.pop("true"))
+    return found | {
+        f"Frechet distance, {name}": f"{frechet(true_XD, token_figures(v)):.2f}"
+        for name, v in tokens.items()
+    }
+
+
+def token_figures(bars: Sequence[Tensor]) -> npt.NDArray[np.float64]:
+    """Tokens and what they change by from the one before (X, 2 D), of bars (W, L, D)."""
+    z_WLD = torch.cat(list(bars)).double().numpy()
+    return np.concatenate([z_WLD[:, 1:], np.diff(z_WLD, axis=1)], axis=2).reshape(
+        -1, 2 * z_WLD.shape[2]
+    )
+
+
+def frechet(one_XD: npt.NDArray[np.float64], other_XD: npt.NDArray[np.float64]) -> float:
+    """Frechet's distance of two normal distributions (Dowson and Landau, 1982)."""
+    from scipy.linalg import sqrtm
+
+    one_DD, other_DD = np.cov(one_XD.T), np.cov(other_XD.T)
+    shift = one_XD.mean(0) - other_XD.mean(0)
+    both_DD = np.real(sqrtm(one_DD @ other_DD))
+    return float(shift @ shift + np.trace(one_DD + other_DD - 2.0 * both_DD))
 
 
 def identity(
