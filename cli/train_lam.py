@@ -57,6 +57,7 @@ class Bottleneck(StrEnum):
 class Preset(StrEnum):
     """Styles: actions, bars that share one, how many count at once."""
 
+    s64_1_3 = "64-1-3"
     s256_1_5 = "256-1-5"
     s1024_2_10 = "1024-2-10"
     s128_1_10 = "128-1-10"
@@ -77,7 +78,7 @@ def train_lam(
     ] = Bottleneck.style,
     preset: Annotated[
         Preset | None,
-        typer.Option(help="Styles: actions, bars an action, top-k. [256-1-5]", show_default=False),
+        typer.Option(help="Styles: actions, bars an action, top-k. [64-1-3]", show_default=False),
     ] = None,
     actions: Annotated[
         int | None,
@@ -135,7 +136,7 @@ def train_lam(
 
       mgen train-lam jazz.zarr -o lam --preset 1024-2-10 --input mel
 
-      mgen tokenize jazz.zarr | mgen train-lam -o lam --actions 64 --top-k 3
+      mgen tokenize jazz.zarr | mgen train-lam -o lam --actions 128 --top-k 5
     """
     from mgen.core.lam.config import make_config
     from mgen.core.lam.data import TrainingBars, current_latents, read_bars

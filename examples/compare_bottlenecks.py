@@ -45,7 +45,7 @@ from evaluate_actions import (
     whole_labels,
     windows_of,
 )
-from train_actions import ACTIONS, TOP_K, dynamics_task, run
+from train_actions import dynamics_task, run
 
 from mgen.core.dynamics.data import BarRows
 from mgen.core.dynamics.model import load_dynamics
@@ -64,8 +64,8 @@ BOTTLENECKS: Mapping[str, Mapping[str, Any]] = {
     "vq": {"bottleneck": "vq"},
     "fsq": {"bottleneck": "fsq"},
     "residual-fsq": {"bottleneck": "residual-fsq"},
-    "style, relative": {"bottleneck": "style", "top_k": TOP_K, "relative": True},
-    "style, absolute": {"bottleneck": "style", "top_k": TOP_K, "relative": False},
+    "style, relative": {"bottleneck": "style", "relative": True},
+    "style, absolute": {"bottleneck": "style", "relative": False},
 }
 LAM_SIZES = {"width": 128, "hidden": 240, "spatial": 2, "temporal": 1}
 DYNAMICS_SIZES = {"width": 128, "depth": 4, "heads": 4}
@@ -156,8 +156,8 @@ def compared(name: str, folder: Path, options: argparse.Namespace) -> dict[str, 
     with Store.open(options.work / "songs.zarr") as songs:
         spoken, tokens, dims = current_latents([songs], options.weights / "tokenizer")
         config = make_config(
-            tokens=tokens, dims=dims, tokenizer=spoken, actions=ACTIONS,
-            run_steps=options.lam_steps, **BOTTLENECKS[name],
+            tokens=tokens, dims=dims, tokenizer=spoken, run_steps=options.lam_steps,
+            **BOTTLENECKS[name],
         )  # fmt: skip
         bars, table = real_bars(songs, config, options.every)
     config = replace(config, sizes=replace(config.sizes, **LAM_SIZES))

@@ -1,8 +1,9 @@
 """Time an edit: python examples/measure_edit.py SONG [--bars 8-11] [--action 17].
 
 Whole commands in fresh processes, cold (no store beside the song) and warm (another action of the
-same song), seconds and peak memory; then the stages of a cold one in this process. MGEN_CACHE keeps
-everything in a temporary folder.
+same song): seconds, seconds of processor (those say the same on a machine that others use) and peak
+memory; then the stages of a cold one in this process. MGEN_CACHE keeps everything in a temporary
+folder.
 """
 
 from __future__ import annotations
@@ -19,23 +20,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def command(song: Path, folder: Path, bars: str, action: int) -> tuple[float, float]:
-    """Seconds, and peak memory in MB, of one `mgen edit`."""
+def command(song: Path, folder: Path, bars: str, action: int) -> tuple[float, float, float]:
+    """Seconds, those of processor, and peak memory in MB, of one `mgen edit`."""
     words = [sys.executable, "-m", "mgen", "edit", str(song), "--bars", bars, "--action",
              str(action), "-o", str(folder / f"{action}.wav")]  # fmt: skip
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(words, env={**os.environ, "MGEN_CACHE": str(folder)}, check=True,
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     assert done.returncode == 0
-    seconds = time.perf_counter() - began
-    return seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - worked.ru_utime - worked.ru_stime
+    return seconds, processor, after.ru_maxrss / 1024
 
 
 @contextmanager
 def timed(name: str) -> Iterator[None]:
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     yield
-    print(f"  {name:28} {time.perf_counter() - began:6.2f} s")
+    seconds, processor = time.perf_counter() - began, time.process_time() - worked
+    print(f"  {name:28} {seconds:6.2f} s, {processor:6.2f} s of processor")
 
 
 def stages(song: Path, folder: Path, bars: str, action: int) -> None:
@@ -77,8 +80,11 @@ def main() -> None:
     song = options.song.absolute()
     with tempfile.TemporaryDirectory() as folder:
         for name, action in (("cold", options.action), ("warm", options.action + 1)):
-            seconds, memory = command(song, Path(folder), options.bars, action)
-            print(f"{name}: {seconds:.2f} s, {memory:.0f} MB", flush=True)
+            seconds, processor, memory = command(song, Path(folder), options.bars, action)
+            print(
+                f"{name}: {seconds:.2f} s, {processor:.2f} s of processor, {memory:.0f} MB",
+                flush=True,
+            )
     print("stages of a cold one:")
     with tempfile.TemporaryDirectory() as folder:
         stages(song, Path(folder), options.bars, options.action)

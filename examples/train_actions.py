@@ -44,7 +44,6 @@ from mgen.core.tokenizer import load_tokenizer
 from mgen.core.tokenizer.passes import tokenize_songs
 from mgen.core.train_loop import TrainSettings, train
 
-ACTIONS, TOP_K = 64, 3
 SHIFTS = (2.0, 4.0)
 """Semitones, up or down, that a copy of a song is moved by: at least, at most."""
 
@@ -92,9 +91,8 @@ def learned_lam(stores: list[Store], options: argparse.Namespace) -> LatentActio
     songs, out = stores[0], options.out / "lam"
     spoken, tokens, dims = current_latents([songs], options.tokenizer)
     config = make_config(
-        "style", tokens=tokens, dims=dims, tokenizer=spoken, actions=ACTIONS, top_k=TOP_K,
-        run_steps=options.lam_steps,
-    )  # fmt: skip
+        "style", tokens=tokens, dims=dims, tokenizer=spoken, run_steps=options.lam_steps
+    )
     data = TrainingBars(read_bars([songs], config), config)
     folder = run(
         LamTask(config, data, batch=32), options.lam_steps, 4e-3, options.work / "lam", options

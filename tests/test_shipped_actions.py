@@ -13,6 +13,7 @@ import torch
 
 from mgen.cli.app import main
 from mgen.core.dynamics.model import load_dynamics
+from mgen.core.lam.config import make_config
 from mgen.core.lam.folder import load_lam
 from mgen.core.lam.palette import load_palette
 from mgen.core.lam.passes import PALETTE, current_palette
@@ -99,3 +100,12 @@ def test_the_sheet_is_made_from_the_song_alone(
     figures = json.loads(capsys.readouterr().out)
     assert figures["stores"][0]["audition"] == str(folder / "index.html")
     assert len(list((folder / "sounds").iterdir())) == 3
+
+
+def test_train_lam_makes_what_ships_unless_it_is_told_otherwise() -> None:
+    shipped_config = load_lam(shipped("lam")).config
+    made = make_config(
+        "style", tokens=shipped_config.tokens, dims=shipped_config.dims,
+        tokenizer=shipped_config.tokenizer, run_steps=500,
+    )  # fmt: skip
+    assert made == shipped_config

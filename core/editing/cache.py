@@ -83,8 +83,11 @@ def prepare(
 ) -> Iterator[str]:
     """Make the bars and latents of a song, and of those before it, where they are missing.
 
-    All of the song is done, not only what is around the edited bars: the place to begin with less
-    is here.
+    All of the song is done, not only what is around the edited bars. Actions are relative to its
+    average bar, which a few bars do not tell: of 25 songs, with 32 bars spread over each 14 of 100
+    bars had another first action, with 48 still 10, and a third of the work (half of that in a song
+    of three minutes) would have been saved, once a song. Most of it finds the beats, by which bars
+    are numbered.
 
     Yields
     ------

@@ -35,11 +35,14 @@ class ActionsAxes:
 
 
 PRESETS: Mapping[str, ActionsAxes] = {
+    "64-1-3": ActionsAxes(actions=64, bars_per_action=1, top_k=3),
     "256-1-5": ActionsAxes(actions=256, bars_per_action=1, top_k=5),
     "1024-2-10": ActionsAxes(actions=1024, bars_per_action=2, top_k=10),
     "128-1-10": ActionsAxes(actions=128, bars_per_action=1, top_k=10),
 }
-"""The seed's: diverse and interpretable; high quality but redundant; abstract."""
+"""What ships, as many actions as a palette has rows; the seed's: diverse and interpretable; high
+quality but redundant; abstract."""
+DEFAULT_PRESET = "64-1-3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +223,7 @@ def make_config(
     size
         small, base or large.
     preset
-        Of styles: actions, bars an action, and top-k at once; `256-1-5` unless it is named.
+        Of styles: actions, bars an action, and top-k at once; `64-1-3` unless it is named.
     actions, bars_per_action, top_k
         In place of the preset's; the codes are 64 and of one bar by default.
     bars, input, mapping
@@ -251,7 +254,7 @@ def make_config(
     if bottleneck == "style":
         if preset is not None and preset not in PRESETS:
             raise UsageError(f"no preset is called '{preset}'; choose {', '.join(PRESETS)}")
-        axes = PRESETS[preset or "256-1-5"]
+        axes = PRESETS[preset or DEFAULT_PRESET]
         wanted = actions or axes.actions
         return replace(
             config, actions=wanted, top_k=top_k or min(axes.top_k, wanted),
