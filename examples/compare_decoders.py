@@ -15,7 +15,7 @@ measured as in measure_tokenizer.py, each in a process of its own. Prints a tabl
     s a bar   processor seconds to decode one with the model's own number of steps, 8 at once
     MB        peak memory of a process that does so, torch and all
 
-What was trained is kept in --work and not trained again; a run that was broken off begins anew.
+What was trained is kept in --work and not trained again; a run that was broken off goes on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import shutil
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import evaluate_tokenizer
@@ -44,7 +44,7 @@ from mgen.core.devices import peak_memory
 from mgen.core.store import Store
 from mgen.core.tokenizer import ARCHS, PRESETS, TokenizerConfig, load_tokenizer, make_config
 from mgen.core.tokenizer.data import DataSettings, TrainingSound
-from mgen.core.tokenizer.stages import Stage, stages
+from mgen.core.tokenizer.stages import stages
 from mgen.core.train_loop import StepReport, TrainSettings, train
 
 AT_ONCE = 8
@@ -53,26 +53,30 @@ AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a tokenizer was trained with: updates of each stage and their processor seconds."""
+    """What a tokenizer is trained with: updates of each stage, and processor seconds of each."""
 
     steps: list[int]
-    seconds: list[float]
+    seconds: list[list[float]]
+
+    @property
+    def cost(self) -> float:
+        """Of all."""
+        return sum(map(sum, self.seconds))
 
 
-class Clock:
-    """Processor seconds of updates, as their reports come."""
+def timed(reports: Iterator[StepReport]) -> Iterator[tuple[StepReport, float]]:
+    """Reports of single updates, and processor seconds of each.
 
-    def __init__(self) -> None:
-        self._last, self.seconds = time.process_time(), [0.0]
-
-    def hear(self, report: StepReport) -> None:
-        """Take the time of an update. After the last one the loop validates, which is no training:
-        it counts as the one before.
-        """
+    After the last one the loop validates, which is no training: it counts as the one before.
+    """
+    began = time.process_time()
+    spent = 0.0
+    for report in reports:
         now = time.process_time()
-        self.seconds.append(now - self._last if report.step < report.steps else self.seconds[-1])
-        self._last = now
-        print(report.step, f"{self.seconds[-1]:.2f} s", report.losses, report.figures, flush=True)
+        spent = now - began if report.step < report.steps or not spent else spent
+        print(report.step, f"{spent:.2f} s", report.losses, report.figures or "", flush=True)
+        yield report, spent
+        began = time.process_time()
 
 
 def cost_of_updates(
@@ -87,47 +91,42 @@ def cost_of_updates(
     sound.steps = 4
     with tempfile.TemporaryDirectory() as folder:
         for stage in stages(config, sound, settings, Path(folder)):
-            clock, reports = Clock(), train(stage.task, stage.settings, stage.folder)
-            for report in reports:
-                clock.hear(report)
-                if report.step == sound.steps:
-                    reports.close()  # which writes the model that the next stage begins with
-            _, _, quarter, half, whole = clock.seconds
+            reports = train(stage.task, stage.settings, stage.folder)
+            _, quarter, half, whole = (s for _, s in islice(timed(reports), sound.steps))
+            reports.close()  # which writes the model that the next stage begins with
             costs.append(quarter / 2 + half / 4 + whole / 4)
     return costs
-
-
-def learn(stage: Stage, sound: TrainingSound) -> float:
-    """Train a stage to its end; gives its processor seconds."""
-    sound.steps = stage.settings.steps
-    clock = Clock()
-    for report in train(stage.task, stage.settings, stage.folder):
-        clock.hear(report)
-    return sum(clock.seconds)
 
 
 def train_for(
     config: TokenizerConfig, store: Path, folder: Path, options: argparse.Namespace
 ) -> Run:
-    """Train a tokenizer for `options.seconds`, unless that was done; it lies in `folder`/model."""
+    """Train a tokenizer for `options.seconds`, or go on; it lies in `folder`/model."""
     note = folder / "cost.json"
-    if note.exists():
-        return Run(**json.loads(note.read_text("utf-8")))
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    run = Run(**json.loads(note.read_text("utf-8"))) if note.exists() else None
+    if run and [len(s) for s in run.seconds] == run.steps:
+        return run
+    folder.mkdir(parents=True, exist_ok=True)
     with Store.open(store) as opened:
         sound = TrainingSound([opened], config, DataSettings(), steps=1, folder=folder)
     loop = {"batch": options.batch, "samples_every": 0, "compile": "off", "log_every": 1}
-    costs = cost_of_updates(config, sound, recipe(1000, **loop))
-    shares = [1.0] if len(costs) == 1 else [options.latents, 1.0 - options.latents]
-    steps = [
-        max(2, round(share * options.seconds / cost))
-        for share, cost in zip(shares, costs, strict=True)
-    ]
-    print(f"{folder.name}: {steps} updates of {[round(c, 2) for c in costs]} s", flush=True)
-    planned = stages(config, sound, recipe(steps[-1], **loop), folder, latent_steps=steps[0])
-    run = Run(steps=steps, seconds=[learn(stage, sound) for stage in planned])
-    note.write_text(json.dumps(asdict(run)), "utf-8")
+    if run is None:
+        costs = cost_of_updates(config, sound, recipe(1000, **loop))
+        shares = [1.0] if len(costs) == 1 else [options.latents, 1.0 - options.latents]
+        steps = [
+            max(2, round(share * options.seconds / cost))
+            for share, cost in zip(shares, costs, strict=True)
+        ]
+        run = Run(steps=steps, seconds=[[] for _ in steps])
+        print(f"{folder.name}: {steps} updates of {[round(c, 2) for c in costs]} s", flush=True)
+    planned = stages(
+        config, sound, recipe(run.steps[-1], **loop), folder, latent_steps=run.steps[0]
+    )
+    for stage, seconds in zip(planned, run.seconds, strict=True):
+        sound.steps = stage.settings.steps
+        for report, spent in timed(train(stage.task, stage.settings, stage.folder)):
+            seconds[report.step - 1 :] = [spent]  # those after a checkpoint are taken again
+            note.write_text(json.dumps(asdict(run)), "utf-8")
     return run
 
 
@@ -172,7 +171,7 @@ def show(
         line = f"{name:18} {' '.join(f'{x:9.3f}' for x in np.mean(songs, axis=0))}"
         if name in runs:
             run, cost = runs[name], costs[name]
-            figures = (sum(run.seconds), cost.gflop, cost.seconds, cost.megabytes)
+            figures = (run.cost, cost.gflop, cost.seconds, cost.megabytes)
             line += f" {' '.join(f'{x:9.2f}' for x in figures)}  {' + '.join(map(str, run.steps))}"
         print(line)
     print(f"means of {len(next(iter(results.rows.values())))} songs")
