@@ -168,6 +168,13 @@ def songs_of(data: Path, split: str, only: str | None) -> list[dict[str, str]]:
         ]  # fmt: skip
 
 
+def spread(rows: list[dict[str, str]], limit: int | None) -> list[dict[str, str]]:
+    """At most so many rows, from all over the list."""
+    if limit is None or limit >= len(rows):
+        return rows
+    return [rows[i] for i in np.linspace(0, len(rows) - 1, limit).round().astype(int)]
+
+
 def bars_of(path: Path, annotated: bool, count: int) -> list[Bar]:
     """Up to `count` bars fit to learn from, spread over the song; none that is silent."""
     song_N = read_mono(path, RATE)
@@ -261,9 +268,7 @@ def main() -> int:
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw a bar of each song, a sweep")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
-    rows = songs_of(options.data, options.split, options.only)
-    if options.limit and options.limit < len(rows):
-        rows = [rows[i] for i in np.linspace(0, len(rows) - 1, options.limit).round().astype(int)]
+    rows = spread(songs_of(options.data, options.split, options.only), options.limit)
     if not rows:
         print("no song fits these filters", file=sys.stderr)
         return 1

@@ -19,6 +19,7 @@ import contextlib
 import csv
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -86,6 +87,14 @@ def render_songs(data: Path, soundfonts: list[Path], folder: Path) -> list[Path]
     return songs
 
 
+def recipe(steps: int, *, batch: int = 24, lr: float = 2e-3, **rest: Any) -> TrainSettings:
+    """How the shipped tokenizer learned; `rest` are further settings of the loop."""
+    return TrainSettings(
+        steps=steps, batch=batch, lr=lr, warmup=min(200, steps // 10), schedule="cosine",
+        optimiser="muon", betas=(0.9, 0.99), **rest,
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -119,10 +128,9 @@ def main() -> None:
         sound = TrainingSound(
             stores, config, DataSettings(), steps=options.steps, folder=options.work
         )  # fmt: skip
-    settings = TrainSettings(
-        steps=options.steps, batch=options.batch, lr=options.lr,
-        warmup=min(200, options.steps // 10), schedule="cosine", optimiser="muon",
-        betas=(0.9, 0.99), samples_every=options.samples_every, compile=options.compile,
+    settings = recipe(
+        options.steps, batch=options.batch, lr=options.lr,
+        samples_every=options.samples_every, compile=options.compile,
     )  # fmt: skip
     run = options.work / "tokenizer"
     for stage in stages(config, sound, settings, run, latent_steps=options.latent_steps):

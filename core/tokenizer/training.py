@@ -37,6 +37,8 @@ RUN = model_folder.RUN
 
 _CALIBRATE = 256
 """Items that an untrained model takes its first bases from."""
+_NOISE = 0.1
+"""RMS of what stands in for a decoder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +183,8 @@ class TokenizerTask:
         """Decode held-out items, write the first of them as sound, and measure all.
 
         Figures: `valid/loss` and its parts at fixed times and noise, `valid/mel_l1_db` after full
-        sampling; none where no song is held out. Files: `NN.truth.wav` once, `NN.step-SSSSSS.wav`.
+        sampling (while latents learn alone: of noise at the levels that they tell); none where no
+        song is held out. Files: `NN.truth.wav` once, `NN.step-SSSSSS.wav`.
         """
         was_training = model.training
         model.eval()
@@ -229,6 +232,13 @@ class TokenizerTask:
         lengths_B = None if lengths_B is None else lengths_B.to(tokenizer.device)
         samples_BCN = items["samples_BCN"]
         z_BLD = tokenizer.encode(samples_BCN, lengths_B)
+        if not self.weights.decodes:
+            # the decoder is silent yet, and what is silent cannot be brought to levels
+            generator = torch.Generator().manual_seed(0)
+            noise_BCN = _NOISE * torch.randn(samples_BCN.shape, generator=generator)
+            network = cast(Architecture, model)
+            told = network.condition(z_BLD, lengths_B)
+            return network.finish(noise_BCN.to(tokenizer.device), told).float().cpu()
         found_BCN = tokenizer.decode(
             z_BLD, keys=range(len(z_BLD)), n_samples=samples_BCN.shape[-1], lengths_B=lengths_B
         )
