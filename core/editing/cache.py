@@ -85,9 +85,9 @@ def prepare(
 
     All of the song is done, not only what is around the edited bars. Actions are relative to its
     average bar, which a few bars do not tell: of 25 songs, with 32 bars spread over each 14 of 100
-    bars had another first action, with 48 still 10, and a third of the work (half of that in a song
-    of three minutes) would have been saved, once a song. Most of it finds the beats, by which bars
-    are numbered.
+    bars had another first action, with 48 still 10, and a quarter of the work (half of that in a
+    song of three minutes) would have been saved, once a song. Most of it finds the beats, by which
+    bars are numbered.
 
     Yields
     ------
