@@ -12,7 +12,7 @@ measured as in measure_tokenizer.py, each in a process of its own. Prints a tabl
     cost      processor seconds of the updates, one thread where OMP_NUM_THREADS=1 (the last
               validation, which is no training, is left out)
     GFLOP     of a decoder step and bar (2.048 s of sound)
-    s a bar   processor seconds to decode one with the model's own number of steps, 8 at once
+    s a bar   processor seconds to decode one with the model's own number of steps, two at once
     MB        peak memory of a process that does so, torch and all
 
 What was trained is kept in --work and not trained again; a run that was broken off goes on.
@@ -47,7 +47,7 @@ from mgen.core.tokenizer.data import DataSettings, TrainingSound
 from mgen.core.tokenizer.stages import stages
 from mgen.core.train_loop import StepReport, TrainSettings, train
 
-AT_ONCE = 8
+AT_ONCE = 2
 """Items that are decoded together where the cost is measured."""
 
 

@@ -176,7 +176,9 @@ def spread(rows: list[dict[str, str]], limit: int | None) -> list[dict[str, str]
 
 
 def bars_of(path: Path, annotated: bool, count: int) -> list[Bar]:
-    """Up to `count` bars fit to learn from, spread over the song; none that is silent."""
+    """Up to `count` bars fit to learn from, spread over the song (one: from its middle); none that
+    is silent.
+    """
     song_N = read_mono(path, RATE)
     beats = read_beats(path.with_suffix(".beats.csv")) if annotated else track_beats(song_N, RATE)
     grid = bars_from_beats(beats, len(song_N) / RATE)
@@ -186,7 +188,9 @@ def bars_of(path: Path, annotated: bool, count: int) -> list[Bar]:
         last = min(last, len(song_N))
         if np.abs(song_N[first:last]).max(initial=0.0) > 1e-3:
             bars.append((first, last, float(grid.start_s[i]), float(grid.end_s[i])))
-    chosen = np.unique(np.linspace(0, len(bars) - 1, min(count, len(bars))).round().astype(int))
+    last = len(bars) - 1
+    at = np.linspace(0, last, min(count, len(bars))) if count > 1 else np.arange(1) + last / 2
+    chosen = np.unique(at.round().astype(int))[: len(bars)]
     found = []
     for first, last, start_s, end_s in (bars[i] for i in chosen):
         warped = warp_song_bar(song_N, start_s, end_s)
