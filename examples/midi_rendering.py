@@ -107,8 +107,9 @@ def with_other_bars(midi: Any, meters: list[str]) -> Any:
             tick += message.time
             if message.type in ("note_on", "note_off", "time_signature", "end_of_track"):
                 continue
-            after = [p for p in pieces if p[0] <= tick] or [pieces[0]]
-            begin, size, new = after[-1]
+            # where a bar holds a stretch twice, what is set in it is set from the first time on
+            here = [p for p in pieces if p[0] <= tick < p[0] + p[1]]
+            begin, size, new = here[0] if here else [p for p in pieces if p[0] <= tick][-1]
             events.append((new + min(tick - begin, size), 1, message))
         out.tracks.append(deltas(events))
     at, signs, before = 0, [], ""

@@ -284,6 +284,18 @@ def follow(average: BeatNet, net: BeatNet, keep: float) -> None:
         a.copy_(b)
 
 
+def blended(net: BeatNet, start: BeatNet, share: float) -> BeatNet:
+    """The mean of a model and of the one that it began as, which forgets less of what the first
+    knew (Wortsman et al., CVPR 2022).
+    """
+    began, mean = start.state_dict(), copy.deepcopy(net)
+    mean.load_state_dict({
+        name: torch.lerp(x, began[name], share) if x.is_floating_point() else x
+        for name, x in net.state_dict().items()
+    })  # fmt: skip
+    return mean
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -292,6 +304,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("tracker-training"))
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--start", type=Path, help="go on from the weights of this model")
+    parser.add_argument(
+        "--start-share", type=float, default=0.0, help="of --start's weights in what is saved"
+    )
     parser.add_argument("--rate", type=float, default=2e-3, help="peak of the learning rate")
     parser.add_argument("-o", "--out", type=Path, default=Path("core/weights/tracker"))
     given = parser.parse_args()
@@ -306,7 +321,10 @@ def main() -> None:
     if given.start is not None:
         weights = (given.start / "model.safetensors").read_bytes()
         about["start_sha256"] = hashlib.sha256(weights).hexdigest()
+        about["start_share"] = given.start_share
     net, about["renders"] = train(real, given.steps, given.work, given.start, given.rate)
+    if given.start is not None:
+        net = blended(net, load_beat_net(given.start), given.start_share)
     save_beat_net(net, given.out, about)
     print(given.out)
 
