@@ -44,7 +44,7 @@ STEPS = {
     "cut_bar_cost": 1.0, "pickup_cost": 0.7, "prior": 0.02,
 }  # fmt: skip
 """Spread of a drawing from the best so far."""
-STEP_COST = 0.0001
+STEP_COST = 0.00002
 """What a constant one such step away from where it was costs, in shares of bars; by its square."""
 
 

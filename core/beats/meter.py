@@ -33,8 +33,8 @@ class MeterSettings:
     """How much each cue counts per beat, and what the decoder believes beforehand.
 
     Scores are about log-odds: the weights were fitted so that, of all meters and places that 24
-    beats can have, the true one is the likeliest (a conditional logit), then searched around for
-    the best downbeats; on songs and renders the network had not learned from.
+    beats can have, the true one is the likeliest (a conditional logit), then tuned to the bars of
+    songs and renders that the network had not learned from (`examples/fit_meter.py` scores them).
     """
 
     low: float = 0.032
@@ -43,7 +43,7 @@ class MeterSettings:
     harmony: float = 0.12
     bass: float = 0.06
     timbre: float = 0.008
-    learned: float = 0.044
+    learned: float = 0.035
     rhythm: float = 0.1
     tones: float = 0.05
     longer: float = 1.0
@@ -52,7 +52,7 @@ class MeterSettings:
     cut_bar_cost: float = 4.5
     pickup_cost: float = 3.0
     # per beat, in the order of METERS
-    prior: tuple[float, ...] = (-0.108, -0.096, 0.0, -0.058, -0.133, -0.045)
+    prior: tuple[float, ...] = (-0.09, -0.096, 0.0, -0.058, -0.133, -0.045)
 
     @property
     def downbeat_K(self) -> Array:
@@ -60,6 +60,9 @@ class MeterSettings:
         rules = (self.low, self.middle, self.high, self.harmony, self.bass, self.timbre)
         return np.array([*rules, self.learned])
 
+
+RULES_ALONE = MeterSettings(prior=(-0.108, -0.096, 0.0, -0.058, -0.133, -0.045))
+"""Without a network bars of two need more to speak for them."""
 
 _HALVED_BARS, _HALVED_ODDS = 3, 2.0
 """Odd bars in a row, and log-odds of a downbeat in their middle: within these of that at their
@@ -81,14 +84,16 @@ def place_beats(
     features
         The song's features.
     settings
-        Weights and costs.
+        Weights and costs; those that were fitted with or without a network by default.
     learned_n
         A network's downbeat logit at each beat (n,), if there is one.
     """
     n = len(time_s)
     if n < 3:
         return (np.arange(n) % 4 + 1).astype(np.int8)
-    return best_places(find_cues(time_s, features, learned_n), settings or MeterSettings())
+    if settings is None:
+        settings = RULES_ALONE if learned_n is None else MeterSettings()
+    return best_places(find_cues(time_s, features, learned_n), settings)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,9 +123,9 @@ def find_cues(time_s: Array, features: Features, learned_n: Array | None = None)
         for slow_SC in (features.chroma_SC, features.bass_SC, features.mel_SM)
     ]
     learned_n = np.zeros(len(time_s)) if learned_n is None else learned_n
-    learned_n = np.clip(learned_n - np.median(learned_n), -12.0, 12.0)
+    over_n = np.clip(learned_n - np.median(learned_n), -12.0, 12.0)
     rhythm_nRB, tones_nRB = _repetition(onsets_nK, _per_beat(time_s, features.chroma_SC))
-    return Cues(np.column_stack([onsets_nK, *changes, learned_n]), rhythm_nRB, tones_nRB)
+    return Cues(np.column_stack([onsets_nK, *changes, over_n]), rhythm_nRB, tones_nRB)
 
 
 def best_places(cues: Cues, settings: MeterSettings) -> npt.NDArray[np.int8]:
