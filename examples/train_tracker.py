@@ -1,16 +1,16 @@
 """Train the shipped beat tracker: the recipe of core/weights/tracker.
 
     python examples/train_tracker.py DATA --soundfont FLUID.sf2 --soundfont MUSESCORE.sf3
-        [--work DIR] [--steps 5000] [-o core/weights/tracker]
+        [--work DIR] [--start MODEL] [--steps 5000] [-o core/weights/tracker]
 
 Takes what DATA marks `train`: songs with annotated beats, and MIDI, which is rendered here with
 fluidsynth: each file twice, with another soundfont, tempo, key, balance and reverb, sometimes
-without drums or with rubato; then in another meter, and with meters that change
+without drums or with rubato; then in two other meters, with meters that change, and in 6/8
 (midi_rendering.py). Training sounds are changed in tempo, key, level, tone colour and noise as
 they are drawn. The loss forgives beats that are off by up to 60 ms (Foscarin et al., ISMIR 2024,
-section 3.3). Needs `pip install mido` and fluidsynth. It resumes from --work. An hour and a half
-on one core to render (--render-only), and as long to train; training takes in renders as they
-appear.
+section 3.3). Needs `pip install mido` and fluidsynth. It resumes from --work. About an hour on one
+core to render (--render-only; it may be ended early), and more to train; training takes in renders
+as they appear. core/weights/tracker/README.md has the options of what ships.
 """
 
 from __future__ import annotations
@@ -218,10 +218,15 @@ def add_renders(rendered: dict[Path, Excerptable], work: Path) -> None:
 
 
 def train(
-    real: list[Excerptable], steps: int, work: Path, start: Path | None, peak: float
+    real: list[Excerptable],
+    steps: int,
+    stop_after: int,
+    work: Path,
+    start: Path | None,
+    peak: float,
 ) -> tuple[BeatNet, int]:
-    """AdamW with cosine decay from a peak rate and an averaged model; resumes from `work`, or
-    begins with the weights of a model.
+    """AdamW with cosine decay from a peak rate and an averaged model, ended before the last step
+    if `stop_after` is not 0; resumes from `work`, or begins with the weights of a model.
 
     Gives the model and how many renders it learned from.
     """
@@ -240,7 +245,7 @@ def train(
         first = state["step"]
     fast = torch.compile(net)  # a fifth faster on a processor
     began, losses = time.time(), []
-    for step in range(first, steps):
+    for step in range(first, min(steps, stop_after or steps)):
         rate = peak * min(1.0, step / 300) * (0.5 * (1 + np.cos(np.pi * step / steps)) + 0.01)
         for group in optimiser.param_groups:
             group["lr"] = float(rate)
@@ -303,6 +308,7 @@ def main() -> None:
     parser.add_argument("--render-only", action="store_true")
     parser.add_argument("--work", type=Path, default=Path("tracker-training"))
     parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--stop-after", type=int, default=0, help="end so early in these steps")
     parser.add_argument("--start", type=Path, help="go on from the weights of this model")
     parser.add_argument(
         "--start-share", type=float, default=0.0, help="of --start's weights in what is saved"
@@ -318,11 +324,15 @@ def main() -> None:
     real = list(annotated(given.data))
     print(f"{len(real)} annotated songs", flush=True)
     about: dict[str, object] = {"steps": given.steps, "seed": 0, "rate": given.rate}
+    if given.stop_after:
+        about["stopped_after"] = given.stop_after
     if given.start is not None:
         weights = (given.start / "model.safetensors").read_bytes()
         about["start_sha256"] = hashlib.sha256(weights).hexdigest()
         about["start_share"] = given.start_share
-    net, about["renders"] = train(real, given.steps, given.work, given.start, given.rate)
+    net, about["renders"] = train(
+        real, given.steps, given.stop_after, given.work, given.start, given.rate
+    )
     if given.start is not None:
         net = blended(net, load_beat_net(given.start), given.start_share)
     save_beat_net(net, given.out, about)
