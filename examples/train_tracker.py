@@ -1,16 +1,16 @@
 """Train the shipped beat tracker: the recipe of core/weights/tracker.
 
     python examples/train_tracker.py DATA --soundfont FLUID.sf2 --soundfont MUSESCORE.sf3
-        [--work DIR] [--steps 5000] [-o core/weights/tracker]
+        [--work DIR] [--start MODEL] [--steps 5000] [-o core/weights/tracker]
 
 Takes what DATA marks `train`: songs with annotated beats, and MIDI, which is rendered here with
 fluidsynth: each file twice, with another soundfont, tempo, key, balance and reverb, sometimes
-without drums or with rubato; then in another meter, and with meters that change
+without drums or with rubato; then in two other meters, with meters that change, and in 6/8
 (midi_rendering.py). Training sounds are changed in tempo, key, level, tone colour and noise as
 they are drawn. The loss forgives beats that are off by up to 60 ms (Foscarin et al., ISMIR 2024,
-section 3.3). Needs `pip install mido` and fluidsynth. It resumes from --work. An hour and a half
-on one core to render (--render-only), and as long to train; training takes in renders as they
-appear.
+section 3.3). Needs `pip install mido` and fluidsynth. It resumes from --work. About an hour on one
+core to render (--render-only; it may be ended early), and more to train; training takes in renders
+as they appear. core/weights/tracker/README.md has the options of what ships.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import hashlib
 import random
 import subprocess
 import time
@@ -40,15 +41,17 @@ from midi_rendering import (
 )
 
 from mgen.core.audio import read_mono
-from mgen.core.beats.model import BeatNet, BeatNetConfig, save_beat_net
+from mgen.core.beats.model import BeatNet, BeatNetConfig, load_beat_net, save_beat_net
 from mgen.kernels.log_mel import ONSETS, log_mel
 
 FRAMES = 2400
 """Mel frames of one training excerpt: 24 s."""
 BATCH = 12
 REAL_SHARE = 0.4
+BEGINNINGS = 0.15
+"""Of the excerpts, those that hold the beginning of the piece, where a pickup is."""
 POSITIVE_WEIGHT = (8.0, 16.0)
-MAX_RENDER_S = 120
+MAX_RENDER_S = 90
 
 
 @dataclass(frozen=True)
@@ -80,15 +83,16 @@ def jobs(data: Path) -> Iterator[tuple[Path, str]]:
             yield path, "as it is"
             if steady and row["meters"] == "4/4":
                 yield path, "another meter"
+                yield path, "another meter"
                 yield path, "meters that change"
-                if number % 3 == 0:
-                    yield path, "six eighths"
+                yield path, "six eighths"
 
 
 def rebarred(midi: Any, change: str, rng: random.Random) -> Any:
     """A piece with its bars changed as `jobs` says."""
     if change == "another meter":
-        meter = rng.choice(["3/4", "3/4", "3/4", "2/4", "5/4", "5/4", "6/4", "7/4", "5/8", "7/8"])
+        often = ["3/4", "3/4", "5/4", "5/4", "7/4", "7/8", "7/8"]
+        meter = rng.choice([*often, "2/4", "6/4", "5/8"])
         return with_other_bars(midi, [meter])
     if change == "meters that change":
         one, other = rng.sample(["4/4", "4/4", "3/4", "5/4", "2/4", "7/8", "6/4"], 2)
@@ -144,7 +148,8 @@ def excerpt(song: Excerptable, rng: np.random.Generator) -> tuple[np.ndarray, ..
     """Mel (FRAMES, 80), targets (FRAMES / 2, 2) and which frames count, changed at random."""
     speed = float(np.exp(rng.uniform(-0.18, 0.18))) if rng.random() < 0.6 else 1.0
     total = len(song.mel_TM)
-    start = int(rng.integers(-200, max(1, total - int(FRAMES * speed) + 200)))
+    last_start = max(1, total - int(FRAMES * speed) + 200)
+    start = int(rng.integers(-200, 1 if rng.random() < BEGINNINGS else last_start))
     at = start + np.arange(FRAMES) * speed
     below = np.clip(np.floor(at).astype(int), 0, total - 2)
     share = (at - np.floor(at))[:, None].astype(np.float32)
@@ -212,17 +217,25 @@ def add_renders(rendered: dict[Path, Excerptable], work: Path) -> None:
                     rendered[file] = Excerptable(made["mel"], made["beats"])
 
 
-def train(real: list[Excerptable], steps: int, work: Path) -> tuple[BeatNet, int]:
-    """AdamW with cosine decay and an averaged model; resumes from `work`.
+def train(
+    real: list[Excerptable],
+    steps: int,
+    stop_after: int,
+    work: Path,
+    start: Path | None,
+    peak: float,
+) -> tuple[BeatNet, int]:
+    """AdamW with cosine decay from a peak rate and an averaged model, ended before the last step
+    if `stop_after` is not 0; resumes from `work`, or begins with the weights of a model.
 
     Gives the model and how many renders it learned from.
     """
     rendered: dict[Path, Excerptable] = {}
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    net = BeatNet(BeatNetConfig())
+    net = BeatNet(BeatNetConfig()) if start is None else copy.deepcopy(load_beat_net(start)).train()
     average = copy.deepcopy(net)
-    optimiser = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(net.parameters(), peak, weight_decay=0.01)
     checkpoint, first = work / "checkpoint.pt", 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -232,8 +245,8 @@ def train(real: list[Excerptable], steps: int, work: Path) -> tuple[BeatNet, int
         first = state["step"]
     fast = torch.compile(net)  # a fifth faster on a processor
     began, losses = time.time(), []
-    for step in range(first, steps):
-        rate = 2e-3 * min(1.0, step / 300) * (0.5 * (1 + np.cos(np.pi * step / steps)) + 0.01)
+    for step in range(first, min(steps, stop_after or steps)):
+        rate = peak * min(1.0, step / 300) * (0.5 * (1 + np.cos(np.pi * step / steps)) + 0.01)
         for group in optimiser.param_groups:
             group["lr"] = float(rate)
         if step % 250 == 0:
@@ -276,6 +289,18 @@ def follow(average: BeatNet, net: BeatNet, keep: float) -> None:
         a.copy_(b)
 
 
+def blended(net: BeatNet, start: BeatNet, share: float) -> BeatNet:
+    """The mean of a model and of the one that it began as, which forgets less of what the first
+    knew (Wortsman et al., CVPR 2022).
+    """
+    began, mean = start.state_dict(), copy.deepcopy(net)
+    mean.load_state_dict({
+        name: torch.lerp(x, began[name], share) if x.is_floating_point() else x
+        for name, x in net.state_dict().items()
+    })  # fmt: skip
+    return mean
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
@@ -283,6 +308,12 @@ def main() -> None:
     parser.add_argument("--render-only", action="store_true")
     parser.add_argument("--work", type=Path, default=Path("tracker-training"))
     parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--stop-after", type=int, default=0, help="end so early in these steps")
+    parser.add_argument("--start", type=Path, help="go on from the weights of this model")
+    parser.add_argument(
+        "--start-share", type=float, default=0.0, help="of --start's weights in what is saved"
+    )
+    parser.add_argument("--rate", type=float, default=2e-3, help="peak of the learning rate")
     parser.add_argument("-o", "--out", type=Path, default=Path("core/weights/tracker"))
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
@@ -292,8 +323,19 @@ def main() -> None:
         return
     real = list(annotated(given.data))
     print(f"{len(real)} annotated songs", flush=True)
-    net, renders = train(real, given.steps, given.work)
-    save_beat_net(net, given.out, {"steps": given.steps, "seed": 0, "renders": renders})
+    about: dict[str, object] = {"steps": given.steps, "seed": 0, "rate": given.rate}
+    if given.stop_after:
+        about["stopped_after"] = given.stop_after
+    if given.start is not None:
+        weights = (given.start / "model.safetensors").read_bytes()
+        about["start_sha256"] = hashlib.sha256(weights).hexdigest()
+        about["start_share"] = given.start_share
+    net, about["renders"] = train(
+        real, given.steps, given.stop_after, given.work, given.start, given.rate
+    )
+    if given.start is not None:
+        net = blended(net, load_beat_net(given.start), given.start_share)
+    save_beat_net(net, given.out, about)
     print(given.out)
 
 

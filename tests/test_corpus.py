@@ -234,6 +234,39 @@ def test_a_persons_own_beats_are_taken_as_they_are(
     assert [r.beats for r in reports] == [7, 4]
 
 
+def test_the_files_that_beats_came_from_are_recorded(
+    store: Store, make_song: MakeSong, tmp_path: Path
+) -> None:
+    list(filter_songs(store, [make_song("a.wav", duration_s=8)]))
+    folder = tmp_path / "beats"
+    folder.mkdir()
+    (folder / "a.beats").write_text("0.5 1\n1.5 2\n2.5 1\n")
+    how = Segmentation(beats_path=folder)
+
+    def recorded() -> object:
+        return store.need("beats").state.provenance.settings["beats"]
+
+    def hash_of(*names: str) -> str:
+        each = [hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names]
+        return hashlib.sha256("".join(each).encode()).hexdigest()
+
+    list(segment_songs(store, how))
+    assert recorded() == hash_of("a.beats")
+    # a song that came later is added to those that are there
+    list(filter_songs(store, [make_song("b.wav", bpm=90, duration_s=8)]))
+    (folder / "b.beats").write_text("0.25 1\n1.25 2\n2.25 1\n")
+    assert [r.status for r in segment_songs(store, how)] == ["known", "done"]
+    assert recorded() == hash_of("a.beats", "b.beats")
+    # a corrected file is not passed over
+    (folder / "a.beats").write_text("0.6 1\n1.6 2\n2.6 1\n")
+    with pytest.raises(StoreError, match="--force"):
+        list(segment_songs(store, how))
+    assert store.beats(0).time_s[0] == 0.5
+    list(segment_songs(store, how, force=True))
+    assert recorded() == hash_of("a.beats", "b.beats")
+    assert store.beats(0).time_s[0] == 0.6
+
+
 def test_jitter_adds_copies_that_only_training_sees(store: Store, make_song: MakeSong) -> None:
     list(filter_songs(store, [make_song(duration_s=10)]))
     (plain,) = segment_songs(store, FIXED)

@@ -6,8 +6,8 @@ where the bass enters, where more begins than at other beats, and where harmony 
 (Goto 2001; Davies and Plumbley 2006). Music that repeats after one, two or four bars of m beats
 speaks for bars of m.
 
-Shapes: n beats, S frames of 50 ms, C pitch classes, M mel bands, R meters, P states (meter and
-place).
+Shapes: n beats, S frames of 50 ms, C pitch classes, M mel bands, K cues, R meters, P states (meter
+and place).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class MeterSettings:
     """How much each cue counts per beat, and what the decoder believes beforehand.
 
     Scores are about log-odds: the weights were fitted so that, of all meters and places that 24
-    beats can have, the true one is the likeliest (a conditional logit), then searched around for
-    the best downbeats; on songs and renders the network had not learned from.
+    beats can have, the true one is the likeliest (a conditional logit), then tuned to the bars of
+    songs and renders that the network had not learned from (`examples/fit_meter.py` scores them).
     """
 
     low: float = 0.032
@@ -43,7 +43,7 @@ class MeterSettings:
     harmony: float = 0.12
     bass: float = 0.06
     timbre: float = 0.008
-    learned: float = 0.044
+    learned: float = 0.035
     rhythm: float = 0.1
     tones: float = 0.05
     longer: float = 1.0
@@ -52,8 +52,17 @@ class MeterSettings:
     cut_bar_cost: float = 4.5
     pickup_cost: float = 3.0
     # per beat, in the order of METERS
-    prior: tuple[float, ...] = (-0.108, -0.096, 0.0, -0.058, -0.133, -0.045)
+    prior: tuple[float, ...] = (-0.09, -0.096, 0.0, -0.058, -0.133, -0.045)
 
+    @property
+    def downbeat_K(self) -> Array:
+        """Weights in the order of `Cues.downbeat_nK`."""
+        rules = (self.low, self.middle, self.high, self.harmony, self.bass, self.timbre)
+        return np.array([*rules, self.learned])
+
+
+RULES_ALONE = MeterSettings(prior=(-0.108, -0.096, 0.0, -0.058, -0.133, -0.045))
+"""Without a network bars of two need more to speak for them."""
 
 _HALVED_BARS, _HALVED_ODDS = 3, 2.0
 """Odd bars in a row, and log-odds of a downbeat in their middle: within these of that at their
@@ -75,18 +84,55 @@ def place_beats(
     features
         The song's features.
     settings
-        Weights and costs.
+        Weights and costs; those that were fitted with or without a network by default.
     learned_n
         A network's downbeat logit at each beat (n,), if there is one.
     """
-    settings = settings or MeterSettings()
     n = len(time_s)
     if n < 3:
         return (np.arange(n) % 4 + 1).astype(np.int8)
-    evidence_n = downbeat_evidence(time_s, features, settings)
-    if learned_n is not None:
-        evidence_n += settings.learned * np.clip(learned_n - np.median(learned_n), -12.0, 12.0)
-    return _viterbi(evidence_n, repetition(time_s, features, settings), settings)
+    if settings is None:
+        settings = RULES_ALONE if learned_n is None else MeterSettings()
+    return best_places(find_cues(time_s, features, learned_n), settings)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cues:
+    """What is heard of the bars of a song, before it is weighed.
+
+    Attributes
+    ----------
+    downbeat_nK
+        How much each beat sounds like a first beat: low, middle and high onsets, change of harmony,
+        bass and timbre (each of zero mean and unit spread), the network's logit over its median.
+    rhythm_nRB, tones_nRB
+        How much better rhythm and tones come back after bars of each meter than of others: after
+        each of `REPEATS` bars.
+    """
+
+    downbeat_nK: Array
+    rhythm_nRB: Array
+    tones_nRB: Array
+
+
+def find_cues(time_s: Array, features: Features, learned_n: Array | None = None) -> Cues:
+    """Cues at the beats of a song, three or more; the arguments are those of `place_beats`."""
+    onsets_nK = np.apply_along_axis(_standard, 0, _onsets_at(time_s, features))
+    changes = [
+        _standard(_change(_per_beat(time_s, slow_SC)))
+        for slow_SC in (features.chroma_SC, features.bass_SC, features.mel_SM)
+    ]
+    learned_n = np.zeros(len(time_s)) if learned_n is None else learned_n
+    over_n = np.clip(learned_n - np.median(learned_n), -12.0, 12.0)
+    rhythm_nRB, tones_nRB = _repetition(onsets_nK, _per_beat(time_s, features.chroma_SC))
+    return Cues(np.column_stack([onsets_nK, *changes, over_n]), rhythm_nRB, tones_nRB)
+
+
+def best_places(cues: Cues, settings: MeterSettings) -> npt.NDArray[np.int8]:
+    """Place of every beat in its bar, from 1 (n,): the likeliest by these weights."""
+    bars_B = np.array([1.0 if bars == 1 else settings.longer for bars in REPEATS])
+    repeat_nR = (settings.rhythm * cues.rhythm_nRB + settings.tones * cues.tones_nRB) @ bars_B
+    return _viterbi(cues.downbeat_nK @ settings.downbeat_K, repeat_nR, settings)
 
 
 def halve_odd_bars(
@@ -169,46 +215,28 @@ def count_places(n: int, downbeats: npt.NDArray[np.int64]) -> npt.NDArray[np.int
     return place_n
 
 
-def downbeat_evidence(time_s: Array, features: Features, settings: MeterSettings) -> Array:
-    """How much each beat sounds like a first beat (n,), about zero mean."""
-    onsets_nK = _onsets_at(time_s, features)
-    return np.asarray(
-        settings.low * _standard(onsets_nK[:, 0])
-        + settings.middle * _standard(onsets_nK[:, 1])
-        + settings.high * _standard(onsets_nK[:, 2])
-        + settings.harmony * _standard(_change(_per_beat(time_s, features.chroma_SC)))
-        + settings.bass * _standard(_change(_per_beat(time_s, features.bass_SC)))
-        + settings.timbre * _standard(_change(_per_beat(time_s, features.mel_SM)))
-    )
-
-
-def repetition(time_s: Array, features: Features, settings: MeterSettings) -> Array:
-    """How much better the music comes back after bars of each meter than of others (n, R)."""
-    onsets_nK = np.apply_along_axis(_standard, 0, _onsets_at(time_s, features))
-    chroma_nC = _per_beat(time_s, features.chroma_SC)
+def _repetition(onsets_nK: Array, chroma_nC: Array) -> tuple[Array, Array]:
+    """Likeness of rhythm and of tones to those a bar, two and four bars before, over the mean of
+    the meters (n, R, B) each.
+    """
     chroma_nC = chroma_nC - chroma_nC.mean(axis=0)
     chroma_nC /= np.linalg.norm(chroma_nC, axis=1, keepdims=True) + 1e-6
     kernel = np.hanning(35)[1:-1]
     kernel /= kernel.sum()
 
-    def after(lag: int) -> Array:
-        alike_n = np.zeros(len(time_s))
-        if len(time_s) > lag:
-            rhythm = np.clip(onsets_nK[lag:] * onsets_nK[:-lag], -3.0, 3.0).mean(axis=1)
-            tones = (chroma_nC[lag:] * chroma_nC[:-lag]).sum(axis=1)
-            alike_n[lag:] = settings.rhythm * rhythm + settings.tones * tones
-        return _convolve_same(alike_n, kernel)
+    def after(lag: int) -> tuple[Array, Array]:
+        alike_2n = np.zeros((2, len(onsets_nK)))
+        if len(onsets_nK) > lag:
+            alike_2n[0, lag:] = np.clip(onsets_nK[lag:] * onsets_nK[:-lag], -3.0, 3.0).mean(axis=1)
+            alike_2n[1, lag:] = (chroma_nC[lag:] * chroma_nC[:-lag]).sum(axis=1)
+        return _convolve_same(alike_2n[0], kernel), _convolve_same(alike_2n[1], kernel)
 
     alike = {lag: after(lag) for lag in {meter * bars for meter in METERS for bars in REPEATS}}
-    weights = [1.0 if bars == 1 else settings.longer for bars in REPEATS]
-    total_nR = np.stack(
-        [
-            sum((w * alike[m * b] for w, b in zip(weights, REPEATS, strict=True)), np.float64(0.0))
-            for m in METERS
-        ],
-        axis=1,
-    )
-    return np.asarray(total_nR - total_nR.mean(axis=1, keepdims=True))
+    both = [
+        np.stack([np.stack([alike[m * b][i] for b in REPEATS], axis=-1) for m in METERS], axis=1)
+        for i in range(2)
+    ]
+    return both[0] - both[0].mean(axis=1, keepdims=True), both[1] - both[1].mean(1, keepdims=True)
 
 
 def _convolve_same(x: Array, kernel: Array) -> Array:
@@ -264,18 +292,26 @@ def _viterbi(evidence_n: Array, repeat_nR: Array, settings: MeterSettings) -> np
     template_P = np.concatenate([_bar_template(m) for m in METERS])
     prior_P = np.array(settings.prior)[meter_P]
     score_nP = evidence_n[:, None] * template_P + repeat_nR[:, meter_P] + prior_P
-    move_PP = _moves(place_P, meter_P, size_P, settings)
+    # a bar may begin after any state: after a full bar of its meter at no cost
+    cut_P = np.where(place_P == size_P, 0.0, settings.cut_bar_cost)
+    other_RP = np.where(meter_P == np.arange(len(METERS))[:, None], 0.0, settings.new_meter_cost)
+    begin_RP = -(cut_P + other_RP)
+    first_R = np.flatnonzero(place_P == 1)
+    later_P = np.flatnonzero(place_P > 1)
     # music begins with a whole bar more often than not
     best_P = score_nP[0] - np.where(place_P == 1, 0.0, settings.pickup_cost)
-    came_nP = np.zeros(score_nP.shape, np.int64)
+    came_nR = np.zeros((len(score_nP), len(METERS)), np.int64)
     for i in range(1, len(score_nP)):
-        arrive_PP = best_P[:, None] + move_PP
-        came_nP[i] = arrive_PP.argmax(axis=0)
-        best_P = arrive_PP[came_nP[i], np.arange(len(place_P))] + score_nP[i]
+        begin_from_RP = best_P + begin_RP
+        came_nR[i] = begin_from_RP.argmax(axis=1)
+        arrived_P = score_nP[i].copy()
+        arrived_P[later_P] += best_P[later_P - 1]
+        arrived_P[first_R] += begin_from_RP[np.arange(len(METERS)), came_nR[i]]
+        best_P = arrived_P
     state = int(best_P.argmax())
     places = [int(place_P[state])]
     for i in range(len(score_nP) - 1, 0, -1):
-        state = int(came_nP[i, state])
+        state = int(came_nR[i, meter_P[state]]) if place_P[state] == 1 else state - 1
         places.append(int(place_P[state]))
     return np.array(places[::-1], np.int8)
 
@@ -288,22 +324,3 @@ def _bar_template(meter: int) -> Array:
     bar[0] = 1.0
     bar -= bar.mean()
     return np.asarray(bar / np.sqrt((bar**2).mean()))
-
-
-def _moves(
-    place_P: npt.NDArray[np.int64],
-    meter_P: npt.NDArray[np.int64],
-    size_P: npt.NDArray[np.int64],
-    settings: MeterSettings,
-) -> Array:
-    """Log-score of going from one state (row) to the next (column)."""
-    same = meter_P[:, None] == meter_P[None, :]
-    full = place_P == size_P
-    move_PP = np.full((len(place_P), len(place_P)), -np.inf)
-    move_PP[same & (place_P[None, :] == place_P[:, None] + 1)] = 0.0
-    to_first = np.broadcast_to(place_P[None, :] == 1, same.shape)
-    cost = np.where(full, 0.0, settings.cut_bar_cost)[:, None] + np.where(
-        same, 0.0, settings.new_meter_cost
-    )
-    move_PP[to_first] = -cost[to_first]
-    return move_PP

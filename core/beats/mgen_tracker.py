@@ -10,6 +10,7 @@ on its feet where music is unlike what the network was trained on.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from mgen.core.beats.decoder import (
     level_activations,
     onset_template,
 )
-from mgen.core.beats.features import FPS, Samples, extract
+from mgen.core.beats.features import FPS, Features, Samples, extract
 from mgen.core.beats.grid import Beats
 from mgen.core.beats.meter import halve_odd_bars, place_beats
 from mgen.core.beats.pulse import find_pulse
@@ -45,7 +46,7 @@ GRID_SHARE = 0.3
 """What the grid's log-odds of a downbeat count for beside the network's."""
 MIN_HEARD = 0.03
 """Probability from which a peak of the network counts at all."""
-VERSION = 3
+VERSION = 4
 """Counts up with every change that moves beats: stores record it, so that no layer mixes two."""
 
 
@@ -62,12 +63,58 @@ def track(
     InputNotFoundError, InputError
         If the folder holds no tracker.
     """
+    heard = hear(samples_N, rate, model, attacks)
+    if heard is None:
+        return Beats(np.zeros(0), np.zeros(0, np.int8), np.zeros(0, np.float32))
+    place_n = place_beats(heard.time_s, heard.features, learned_n=heard.learned_n)
+    time_s, place_n = halve_odd_bars(heard.time_s, place_n, heard.logits_T2[:, 1])
+    confidence_n = posterior_confidence(
+        heard.logits_T2[:, 0], heard.audible_T, frame_of(time_s, len(heard.audible_T)),
+        steady=heard.steady,
+    )  # fmt: skip
+    return Beats(time_s, place_n, confidence_n)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Heard:
+    """What is known of a song before its bars are looked for.
+
+    Attributes
+    ----------
+    features
+        Onsets, chroma, bass and mel.
+    logits_T2
+        The network's, of beat and downbeat, at FPS.
+    audible_T
+        Onset activations, the largest of all bands.
+    time_s
+        Beats (n,), increasing.
+    learned_n
+        How much a downbeat network and grid hear at each (n,), log-odds.
+    steady
+        Whether the beats are one even grid.
+    """
+
+    features: Features
+    logits_T2: Array
+    audible_T: Array
+    time_s: Array
+    learned_n: Array
+    steady: bool
+
+
+def hear(
+    samples_N: Samples, rate: int, model: Path | None = None, attacks: Attacks | None = None
+) -> Heard | None:
+    """Beats of a song, and what speaks for its bars; None where nothing ever begins. Arguments and
+    errors are those of `track`.
+    """
     from mgen.core.beats.model import LogitStream, load_beat_net
 
     stream = LogitStream(load_beat_net(model or shipped("tracker")))
     features = extract(samples_N, rate, on_mel=stream.push)
-    if not features.onsets_TK.any():  # nothing ever begins
-        return Beats(np.zeros(0), np.zeros(0, np.int8), np.zeros(0, np.float32))
+    if not features.onsets_TK.any():
+        return None
     logits_T2 = doubled(stream.finish(), len(features.onsets_TK))
     beat_T = 1.0 / (1.0 + np.exp(-logits_T2[:, 0]))
     onset_TK = level_activations(features.onsets_TK, FPS)
@@ -81,13 +128,9 @@ def track(
     learned_n = peak_near(logits_T2[:, 1], frame_of(time_s, len(onset_TK))) + GRID_SHARE * np.clip(
         grid_odds_n, -6.0, 6.0
     )
-    place_n = place_beats(time_s, features, learned_n=learned_n)
-    time_s, place_n = halve_odd_bars(time_s, place_n, logits_T2[:, 1])
-    confidence_n = posterior_confidence(
-        logits_T2[:, 0], onset_TK.max(axis=1), frame_of(time_s, len(onset_TK)),
-        steady=grid is not None,
-    )  # fmt: skip
-    return Beats(time_s, place_n, confidence_n)
+    return Heard(
+        features, logits_T2, onset_TK.max(axis=1), time_s, learned_n, steady=grid is not None
+    )
 
 
 def frame_of(time_s: Array, n_frames: int) -> npt.NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -97,11 +98,10 @@ class Segmentation:
             if path is not None and not path.exists():
                 raise InputNotFoundError(f"{path}: not found; check the path")
 
-    def beats_provenance(self, command: str) -> Provenance:
-        """Settings that decide the beats."""
+    def beats_provenance(self, command: str, file_hashes: Sequence[str] = ()) -> Provenance:
+        """Settings that decide the beats; of a person's files, the hashes of those used so far."""
         if self.beats_path is not None:
-            given = self.beats_path
-            content = "folder" if given.is_dir() else sha256_file(given)
+            content = hashlib.sha256("".join(file_hashes).encode()).hexdigest()
             return Provenance(command=command, settings={"beats": content})
         if self.bpm is not None:
             return Provenance(
@@ -212,13 +212,16 @@ def segment_songs(
     songs = store.songs()
     store.need("songs")
     files = beats_files(how.beats_path, songs) if how.beats_path is not None else {}
-    made_beats, made_bars = how.beats_provenance(command), how.bars_provenance(command)
+    hashes = [sha256_file(files[s.index]) if s.index in files else "" for s in songs]
+    made_bars = how.bars_provenance(command)
     anew = force or not resume
     if anew:  # what is made of the beats goes first: nothing is stale if this is where it ends
         store.begin("bars", made_bars, anew=True)
-    beats_layer = store.begin("beats", made_beats, anew=anew)
-    bars_layer = store.begin("bars", made_bars)
-    done, have_beats = bars_layer.length(), beats_layer.length()
+    layer = store.layer("beats")
+    have_beats = 0 if anew or layer is None else layer.length()
+    # songs may come later, so what is there is compared with its own files only
+    store.begin("beats", how.beats_provenance(command, hashes[:have_beats]), anew=anew)
+    done = store.begin("bars", made_bars).length()
     yield from known_songs(store)
     tasks = (
         _BarTask(
@@ -230,7 +233,8 @@ def segment_songs(
     for task, future in in_order(executor or SerialExecutor(), _segment, tasks, window=window):
         made = future.result()
         if not task.has_beats:
-            store.append_beats(made.beats, made_beats)
+            so_far = hashes[: task.song.index + 1]
+            store.append_beats(made.beats, how.beats_provenance(command, so_far))
         store.append_bars(made.table, _spooled_bars(made.pcm), made_bars, made.reason)
         Path(task.spool).unlink(missing_ok=True)
         yield _bar_report(task.song, made)
