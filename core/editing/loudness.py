@@ -240,18 +240,20 @@ def _change(
             continue
         longest = count // 2
         length = min(beat, longest)
-        head, whole = slice(0, seam), change_N[::order].copy()
-        own = _level(base_N[::order], head)
+        head, whole_N = slice(0, seam), change_N[::order]
+        base_head_N = base_N[::order][head]
+        own = _level(base_head_N, head)
         aimed = _level(power_old[::order], head)
         off = own - aimed if math.isfinite(own) and math.isfinite(aimed) else 0.0
-        while True:
-            ramped_N = whole * _ramp(count, length)
-            moved = _level(base_N[::order] * 10 ** (ramped_N / 10), head) - own
-            if length >= longest or not math.isfinite(moved):
+        while length < longest:
+            ramped_N = whole_N[head] * _ramp(seam, length)
+            moved = _level(base_head_N * 10 ** (ramped_N / 10), head) - own
+            if not math.isfinite(moved):
                 break
             if abs(moved + off) <= max(SEAM_LU - _MARGIN_LU, abs(off)):
                 break
             length = min(longest, length + max(1, round(0.05 * rate)))
+        ramped_N = whole_N * _ramp(count, length)
         change_N = ramped_N[::order]
     return change_N
 
