@@ -1,7 +1,8 @@
 """From 16 kHz mono, which is what the models write, to the rate and the channels of the source.
 
-Below the crossover the written bar is heard, spread over the channels as the source's bar is
-(`width`); above it the source's own highs, shaped by the new attacks (`highs`).
+Below the crossover the written bar is heard, spread over the channels as the recording's sound is
+(`width`); above it the recording's own highs, shaped by the new attacks (`highs`). The recording's
+sound is that of the pieces which the bar was made of (`mosaic`), else that of the bar before.
 
 Arrays: C channels, N samples.
 """
@@ -65,7 +66,7 @@ def dress(
     new_N
         New sound at the source's rate (`from_model_rate`), with some context on both sides.
     old_NC
-        The source's sound of the same stretch.
+        The recording's sound that it stands for, as long.
 
     Returns
     -------
