@@ -50,7 +50,6 @@ from mgen.core.dynamics.model import Dynamics, load_dynamics
 from mgen.core.dynamics.network import DynamicsNetwork
 from mgen.core.dynamics.sampling import Sampling, inpaint
 from mgen.core.editing.mosaic import compose
-from mgen.core.editing.voice import NEAR_BARS
 from mgen.core.editing.writer import GUIDANCE, RESCALE, WRITING, start_level
 from mgen.core.lam.data import Bars, read_bars
 from mgen.core.lam.effects import shared_information
@@ -66,6 +65,7 @@ from mgen.core.tokenizer.passes import tokenize_songs
 from mgen.kernels.log_mel import LogMelSpec, log_mel
 
 BARS, WRITTEN = 12, slice(4, 8)
+NEAR_BARS = 24
 PEAK_DB = 80.0
 MEL = LogMelSpec(
     rate=BAR_RATE, n_fft=1024, hop=256, n_mels=80, f_max=BAR_RATE / 2, power=2.0, log="db"

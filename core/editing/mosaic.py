@@ -28,9 +28,13 @@ from mgen.core.tokenizer.levels import BandLevels, joined
 
 JUMP = 1.5
 """What it costs to leave off and go on elsewhere, in units of a frame that is 10 dB off."""
+REACH_S = 48.0
+"""How far before and after a new sound its pieces are taken from."""
 FADE = 512
 """Samples over which one piece goes over into the next."""
 _SEEK = 256  # samples, to either side, by which a piece is moved to go on in phase
+_MODEL_RATE = 16000
+_AT_ONCE, _MARGIN = 1024, 64  # frames that are chosen and matched together, for the memory's sake
 _CONTEXT = 16  # frames before and after the new sound that are heard with it
 _ROUNDS = 3  # of matching
 _OVER = 33  # frames: half a second; what happens within them is the recording's own
@@ -210,9 +214,7 @@ def compose(
     whole_N = recording_N[phase : phase + frames * hop]
     before = place - 1 if 0 < place <= frames else None
     after = place + count if place + count < frames else None
-    heard_SM = wanted.mel_of(whole_N)
-    distance_TS = _distances(wanted.mel_TM.cpu().numpy(), heard_SM)
-    path_T = select(distance_TS, before=before, after=after)
+    path_T = _chosen(wanted, whole_N, place, before, after)
     left = 0 if before is None else min(_CONTEXT, place)
     right = 0 if after is None else min(_CONTEXT, frames - after)
     around = [*range(place - left, place)], [*range(place + count, place + count + right)]
@@ -226,9 +228,61 @@ def compose(
             *_context_levels(wanted, whole_N, place + count, place + count + right),
         ]
     )
-    made_N = levels.bring(laid_N, _ROUNDS, _OVER)
+    made_N = _brought(levels, laid_N)
     moved = [Piece(p.first, p.last, p.source + phase) for p in found]
     return made_N[left * hop : (left + count) * hop], Mosaic(tuple(moved), left * hop)
+
+
+def _chosen(
+    wanted: BandLevels, recording_N: npt.NDArray[np.float32], place: int, before: int | None,
+    after: int | None,
+) -> npt.NDArray[np.int64]:  # fmt: skip
+    """Frames of the recording for all new ones, of which the first stands at `place`.
+
+    Some at a time, each from what is within reach of it; each goes on from the one before.
+    """
+    wanted_TM, count = wanted.mel_TM.cpu().numpy(), len(wanted)
+    frames, reach = len(recording_N) // wanted.hop, round(REACH_S * _MODEL_RATE / wanted.hop)
+    path: list[int] = []
+    for first in range(0, count, _AT_ONCE):
+        last = min(count, first + _AT_ONCE)
+        low = max(0, min(place + first, frames) - reach)
+        heard_N = recording_N[low * wanted.hop : (place + last + reach) * wanted.hop]
+        heard_SM = _heard(wanted, heard_N)
+        comes_from = path[-1] if path else before
+        if comes_from is not None and comes_from + 1 < low:
+            comes_from = None
+        goes_to = after if last == count else None
+        chosen = select(
+            _distances(wanted_TM[first:last], heard_SM),
+            before=None if comes_from is None else comes_from - low,
+            after=None if goes_to is None else goes_to - low,
+        )
+        path += (chosen + low).tolist()
+    return np.array(path, np.int64)
+
+
+def _heard(like: BandLevels, samples_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Levels (S, M) of the mel bands of a sound."""
+    hop, count = like.hop, len(samples_N) // like.hop
+    parts = []
+    for first in range(0, count, _AT_ONCE):
+        low, last = max(0, first - _CONTEXT), min(count, first + _AT_ONCE)
+        levels_TM = like.mel_of(samples_N[low * hop : min(count, last + _CONTEXT) * hop])
+        parts.append(levels_TM[first - low : last - low])
+    return np.concatenate(parts)
+
+
+def _brought(levels: BandLevels, samples_N: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The sound, as loud in all bands as the levels say."""
+    hop, count = levels.hop, len(levels)
+    parts = []
+    for first in range(0, count, _AT_ONCE):
+        last = min(count, first + _AT_ONCE)
+        low, high = max(0, first - _MARGIN), min(count, last + _MARGIN)
+        made_N = levels.part(low, high).bring(samples_N[low * hop : high * hop], _ROUNDS, _OVER)
+        parts.append(made_N[(first - low) * hop : (last - low) * hop])
+    return np.concatenate(parts)
 
 
 def _distances(

@@ -300,7 +300,7 @@ def _rendered(job: _Job, written: WrittenBars) -> list[RenderedSpan]:
         change = [float(written.change_LU[i]) for i in at]
         if written.levels is not None:
             levels = [written.levels[i] for i in at]
-            sound = composed_span(job.base, span, job.bars, levels, change)
+            sound = composed_span(job.base, span, levels, change)
         else:
             sound = decoded_span(span, _warped(job, written, span), _stretcher(job.store))
         rendered.append(render_span(job.base, span, sound, change))

@@ -11,20 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mgen.core.bars import BAR_RATE, BAR_SAMPLES, bar_samples, unwarp_bar
+from mgen.core.bars import BAR_RATE, BAR_SAMPLES, unwarp_bar
 from mgen.core.editing.bands import aligned, to_model_rate
 from mgen.core.editing.base import Base
-from mgen.core.editing.mosaic import compose, lay
+from mgen.core.editing.mosaic import REACH_S, compose, lay
 from mgen.core.editing.places import Place
 from mgen.core.editing.source import as_floats
 from mgen.core.editing.splice import join
-from mgen.core.store import BarTable
 from mgen.core.tokenizer.levels import BandLevels, joined
 
-NEAR_BARS = 24
-"""Bars before and after a span that its mosaic is made of."""
 _SILENCE = 1e-3  # full scale is 1: what is softer says nothing about how loud another should be
-_CONTEXT_S = 0.5  # of sound around the span that is there in any case
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -66,9 +62,8 @@ def decoded_span(
 
 
 def composed_span(
-    base: Base, places: Sequence[Place], bars: BarTable, levels: Sequence[BandLevels],
-    change_LU: Sequence[float],
-) -> SpanSound:  # fmt: skip
+    base: Base, places: Sequence[Place], levels: Sequence[BandLevels], change_LU: Sequence[float]
+) -> SpanSound:
     """A mosaic of the recording around the span that has the levels of the written bars.
 
     Each bar as a whole is as loud as the one that it replaces and the change, whatever was written:
@@ -82,13 +77,10 @@ def composed_span(
         By how much each may change in loudness.
     """
     encoding = base.source.encoding
-    rate, context = encoding.rate, round(_CONTEXT_S * encoding.rate)
-    low = max(0, places[0].bar - NEAR_BARS)
-    high = min(len(bars) - 1, places[-1].bar + NEAR_BARS)
-    begin, _ = bar_samples(float(bars.start_s[low]), float(bars.end_s[low]), rate)
-    _, end = bar_samples(float(bars.start_s[high]), float(bars.end_s[high]), rate)
-    begin = aligned(max(0, min(begin, places[0].first - context)), rate)
-    (native_NC,) = base.read([(begin, max(end, places[-1].last + context))])
+    rate, reach = encoding.rate, round(REACH_S * encoding.rate)
+    begin = min(places[0].first - reach, *(p.like_first for p in places))
+    begin = aligned(max(0, begin), rate)
+    (native_NC,) = base.read([(begin, places[-1].last + reach)])
     recording_NC = as_floats(native_NC, encoding)
     at = places[0].model_first - begin * BAR_RATE // rate
     recording_N = to_model_rate(recording_NC.mean(axis=1), rate)
