@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mgen.core.editing.bands import MODEL_RATE
 from mgen.core.editing.splice import crossfade
 from mgen.core.tokenizer.levels import BandLevels, joined
 
@@ -33,7 +34,6 @@ REACH_S = 48.0
 FADE = 512
 """Samples over which one piece goes over into the next."""
 _SEEK = 256  # samples, to either side, by which a piece is moved to go on in phase
-_MODEL_RATE = 16000
 _AT_ONCE, _MARGIN = 1024, 64  # frames that are chosen and matched together, for the memory's sake
 _CONTEXT = 16  # frames before and after the new sound that are heard with it
 _ROUNDS = 3  # of matching
@@ -242,7 +242,7 @@ def _chosen(
     Some at a time, each from what is within reach of it; each goes on from the one before.
     """
     wanted_TM, count = wanted.mel_TM.cpu().numpy(), len(wanted)
-    frames, reach = len(recording_N) // wanted.hop, round(REACH_S * _MODEL_RATE / wanted.hop)
+    frames, reach = len(recording_N) // wanted.hop, round(REACH_S * MODEL_RATE / wanted.hop)
     path: list[int] = []
     for first in range(0, count, _AT_ONCE):
         last = min(count, first + _AT_ONCE)
