@@ -131,6 +131,22 @@ def test_it_keeps_its_word_and_repeats_itself(folder: Path) -> None:
     assert writer.actions == 4
 
 
+def test_where_latents_tell_no_levels_sound_is_decoded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by `dito-unet`, which knows sound by sampling alone."""
+    writer = writer_of(folder)
+    monkeypatch.setattr(writer.tokenizer, "band_levels", lambda z_BLD: None)
+    with Store.open(folder / "s.zarr") as store:
+        written, again, other = (writer.write(ask(store, take=take)) for take in (1, 1, 2))
+    written.check(2)
+    assert written.levels is None
+    assert written.pcm_BN is not None
+    assert 0.0 < np.abs(written.pcm_BN).max() <= 1.0
+    assert np.array_equal(written.pcm_BN, again.pcm_BN)
+    assert not np.array_equal(written.pcm_BN, other.pcm_BN)
+
+
 def test_the_less_strength_the_nearer_to_the_bar(folder: Path) -> None:
     writer = writer_of(folder)
     with Store.open(folder / "s.zarr") as store:
