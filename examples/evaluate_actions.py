@@ -8,7 +8,8 @@ control      windows of 12 bars, the middle 4 written anew: PSNR of their log-me
              that were inferred from them, minus that with the actions of another song's bars, the
              noise the same (delta-PSNR, Genie, section 3.2); with mixtures and with the largest
              action alone; bootstrap intervals over windows
-baselines    PSNR beside that of an untrained dynamics model and of the mean of the 8 bars around
+baselines    PSNR beside that of an untrained dynamics model and of the mean of the 8 bars around;
+             the differences window by window, too
 nature       Frechet's distance of tokens as they are heard, and their changes, to those of the true
              bars (written with their own actions): of what is written, of the baselines, of the
              true bars themselves made by the same mosaic
@@ -266,6 +267,9 @@ def control(
         heard_as("mean of the bars around", window, mean_BLD)
     found = {f"delta-PSNR, {name}, dB": interval(v) for name, v in deltas.items()}
     found |= {f"PSNR, {name}, dB": interval(v) for name, v in plain.items()}
+    for name in ("untrained", "mean of the bars around"):
+        gain_W = np.subtract(plain["written"], plain.get(name, np.nan))
+        found[f"PSNR, written minus {name}, dB"] = interval(gain_W.tolist())
     true_XD = token_figures(tokens.pop("true"))
     return found | {
         f"Frechet distance, {name}": f"{frechet(true_XD, token_figures(v)):.2f}"

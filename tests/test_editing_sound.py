@@ -100,6 +100,29 @@ def test_new_bars_are_as_loud_as_the_old_and_the_change(change: float) -> None:
     assert np.abs(np.diff(gain_dB)).max() * rate < 120  # no step: dB a second
 
 
+@pytest.mark.parametrize("level", [0.1, 0.2])
+@pytest.mark.parametrize("change", [-15.0, -3.0, 5.0])
+def test_seams_are_met_however_uneven_new_sound_is(change: float, level: float) -> None:
+    """Quiet to the middle, with a knock, and loud from there on; and the other way round."""
+    rate, bar = 16000, 32000
+    rng = np.random.default_rng(2)
+    old = (0.1 * rng.standard_normal((2 * bar, 1))).astype(np.float32)
+    new = (level * rng.standard_normal((2 * bar, 1))).astype(np.float32)
+    new[:bar] *= 0.2
+    new[bar // 2 : bar // 2 + 200] *= 8.0
+    for sound in (new, np.ascontiguousarray(new[::-1])):
+        out = match_loudness(
+            sound, old, rate,
+            Shape(edges=(0, bar, 2 * bar), change_LU=(change,) * 2, first_beat=bar // 4,
+                  last_beat=bar // 4, seams_LU=(0.0, 0.3)),
+        )  # fmt: skip
+        seam, beat = round(0.4 * rate), bar // 4
+        parts = (slice(0, seam), slice(-seam, None), slice(beat, bar), slice(bar, -beat))
+        got = [loudness(out[part], rate) - loudness(old[part], rate) for part in parts]
+        assert got[:2] == pytest.approx([0.0, 0.3], abs=0.1)
+        assert got[2:] == pytest.approx([change] * 2, abs=1.5)
+
+
 def test_silence_has_no_loudness_to_follow() -> None:
     rng = np.random.default_rng(0)
     new = (0.1 * rng.standard_normal((16000, 1))).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -289,6 +290,38 @@ def test_first_last_all_and_appended_bars_are_as_loud_as_the_song(
     same = np.flatnonzero(~changed[: len(old)])
     assert np.array_equal(out[same], old[same])
     assert len(out) == (span(3 + append, rate).stop if append else len(old))
+
+
+class FallingSilent(LevelWriter):
+    """Bars of which all but the first quarter is silent, 12 LU softer than those they replace."""
+
+    def write(self, request: WriteRequest) -> WrittenBars:
+        written = super().write(request)
+        assert written.levels is not None
+        (levels, *_), count = written.levels, len(written.levels)
+        fall = np.zeros(len(levels))
+        fall[len(levels) // 4 :] = -5.0
+        return replace(
+            written, levels=[levels.moved(fall)] * count, change_LU=np.full(count, -12.0)
+        )
+
+
+@pytest.mark.parametrize("loud", [1.0, 3.0])
+def test_bars_that_fall_silent_meet_what_stays(
+    tmp_path: Path, bands: BandLevels, loud: float
+) -> None:
+    """Also where the song is so loud that what is raised to meet it meets the limiter first."""
+    path = write_song(tmp_path / "song.wav", rate=22050, channels=2, subtype="FLOAT")
+    sound, rate = soundfile.read(path)
+    soundfile.write(path, np.clip(loud * sound, -1, 1), rate, subtype="FLOAT")
+    (report,) = edit(path, "2", writer=FallingSilent(bands, 1))
+    for step in report.seams_LU[0]:
+        assert step is not None
+        assert abs(step) < 1.0
+    part = span(2, rate)
+    out, old = native(report.path, "float64")[part], native(path, "float64")[part]
+    middle = slice(len(out) // 4, -len(out) // 4)
+    assert loudness(out[middle], rate) - loudness(old[middle], rate) == pytest.approx(-12, abs=3)
 
 
 def test_a_writer_keeps_its_word(bands: BandLevels) -> None:

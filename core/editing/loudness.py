@@ -17,12 +17,11 @@ SEAM_S = 0.4
 """Seconds on each side of a seam over which its step is measured."""
 
 SEAM_LU = 1.0
-"""How far the step at a seam may be from the source's own."""
+"""How far the step at a seam may at most be from the source's own."""
 
 _QUIET_LUFS = -60.0  # softer than this, sound says nothing about how loud another should be
-_MARGIN_LU = 0.25  # of SEAM_LU that is left for crossfades and the limiter
 _MOST_DB, _LEAST_DB = 18.0, -24.0
-_SEAM_DB = 18.0  # that the gain at a seam may be away from that of its bar
+_SEAM_DB = 18.0  # that the gain at a seam may be above that of its bar without its change
 _ROUNDS = 12
 
 # the filters of the standard's table at 48 kHz as analogue prototypes, so that they can be had at
@@ -138,6 +137,8 @@ class Shape:
         Samples over which the change comes in and goes out.
     opens, closes
         Whether sound that stays is before and after the span.
+    seams_LU
+        By how much the first and the last 400 ms are to differ from the old sound.
     """
 
     edges: tuple[int, ...]
@@ -146,6 +147,7 @@ class Shape:
     last_beat: int
     opens: bool = True
     closes: bool = True
+    seams_LU: tuple[float, float] = (0.0, 0.0)
 
 
 def match_loudness(
@@ -154,19 +156,21 @@ def match_loudness(
     """Make new bars as loud as the old ones, changed by what is wished.
 
     The gain (in dB) runs linearly from the middle of one bar to that of the next, and over the
-    first and the last beat between the bar's and the seam's, each set so that the loudness of the
-    bar, or of the 400 ms at the seam, is that of the old sound. On top comes the change; it rises
-    over the first beat and falls over the last, or over longer stretches where the step at a seam
-    would be more than 1 LU away from the source's own. Where the old sound is all but silent
-    nothing is matched.
+    first and the last beat between the bar's and the seam's. They are set so that the 400 ms at a
+    seam are as loud as the old sound's, and so that the rest of each bar is, but for its change.
+    Where the old sound is all but silent nothing is matched.
     """
     count = len(new_NC)
     power_new, power_old = (weighted_power(x_NC, rate) for x_NC in (new_NC, old_NC))
     windows, points, knot_of = _windows(shape, rate)
-    wanted = [_level(power_old, window) for window in windows]
+    wanted = [
+        _level(power_old, window) + change
+        for window, change in zip(windows, _changes(shape), strict=True)
+    ]
     usable = [
-        level > _QUIET_LUFS and _level(power_new, window) > _QUIET_LUFS - _MOST_DB
-        for level, window in zip(wanted, windows, strict=True)
+        _level(power_old, window) > _QUIET_LUFS
+        and _level(power_new, window) > _QUIET_LUFS - _MOST_DB
+        for window in windows
     ]
     knots = np.zeros(len(windows))
     at_N = np.arange(count)
@@ -177,14 +181,21 @@ def match_loudness(
                 knots[i] += wanted[i] - _level(power_new * gain_N, window)
         knots = _kept_near(knots, usable, shape)
     gain_dB = np.interp(at_N, points, knots[knot_of])
-    gain_dB += _change(gain_dB, power_new, power_old, rate, shape)
     return (new_NC * (10 ** (gain_dB / 20))[:, None]).astype(np.float32)
+
+
+def _changes(shape: Shape) -> tuple[float, ...]:
+    """The change of each window of `_windows`."""
+    before, after = shape.seams_LU
+    return (*(before,) * shape.opens, *shape.change_LU, *(after,) * shape.closes)
 
 
 def _windows(shape: Shape, rate: int) -> tuple[list[slice], list[float], list[int]]:
     """What is measured (a seam's 400 ms, each bar, the other seam's): windows of samples.
 
-    And the points between which the gain runs, with the window that each one's gain is of.
+    And the points between which the gain runs, with the window that each one's gain is of. Bars at
+    a seam are measured without the beat over which the gain gets to theirs, unless that is most of
+    them.
     """
     count = shape.edges[-1]
     seam = min(round(SEAM_S * rate), count // 2)
@@ -192,10 +203,16 @@ def _windows(shape: Shape, rate: int) -> tuple[list[slice], list[float], list[in
     windows = [slice(0, seam)] * shape.opens + bars + [slice(count - seam, count)] * shape.closes
     first, last = int(shape.opens), len(windows) - 1 - shape.closes
     places = [((w.start + w.stop) / 2, i) for i, w in enumerate(windows)]
+    begin = max(seam, shape.first_beat) if shape.opens else 0
+    end = count - max(seam, shape.last_beat) if shape.closes else count
     if shape.opens:
-        places.append((min(float(max(seam, shape.first_beat)), places[first][0]), first))
+        places.append((min(float(begin), places[first][0]), first))
     if shape.closes:
-        places.append((max(float(count - max(seam, shape.last_beat)), places[last][0]), last))
+        places.append((max(float(end), places[last][0]), last))
+    for i in {first, last}:
+        inner = slice(max(windows[i].start, begin), min(windows[i].stop, end))
+        if 2 * (inner.stop - inner.start) >= windows[i].stop - windows[i].start:
+            windows[i] = inner
     places.sort()
     return windows, [at for at, _ in places], [i for _, i in places]
 
@@ -214,51 +231,7 @@ def _kept_near(
     nearest = known[np.abs(np.arange(len(knots))[:, None] - known).argmin(axis=1)]
     knots = np.clip(knots[nearest], _LEAST_DB, _MOST_DB)
     if shape.opens:
-        knots[0] = np.clip(knots[0], knots[1] - _SEAM_DB, knots[1] + _SEAM_DB)
+        knots[0] = min(knots[0], knots[1] - shape.change_LU[0] + _SEAM_DB)
     if shape.closes:
-        knots[-1] = np.clip(knots[-1], knots[-2] - _SEAM_DB, knots[-2] + _SEAM_DB)
+        knots[-1] = min(knots[-1], knots[-2] - shape.change_LU[-1] + _SEAM_DB)
     return knots
-
-
-def _change(
-    gain_dB: npt.NDArray[np.float64], power_new: npt.NDArray[np.float64],
-    power_old: npt.NDArray[np.float64], rate: int, shape: Shape,
-) -> npt.NDArray[np.float64]:  # fmt: skip
-    """The wished change in dB (N,), with its ramps."""
-    count = len(gain_dB)
-    middles = [(a + b) / 2 for a, b in itertools.pairwise(shape.edges)]
-    change_N = np.interp(np.arange(count), middles, shape.change_LU)
-    if not change_N.any():
-        return change_N
-    base_N = power_new * 10 ** (gain_dB / 10)
-    seam = min(round(SEAM_S * rate), count // 2)
-    for opens, beat, order in (
-        (shape.opens, shape.first_beat, 1),
-        (shape.closes, shape.last_beat, -1),
-    ):
-        if not opens:
-            continue
-        longest = count // 2
-        length = min(beat, longest)
-        head, whole_N = slice(0, seam), change_N[::order]
-        base_head_N = base_N[::order][head]
-        own = _level(base_head_N, head)
-        aimed = _level(power_old[::order], head)
-        off = own - aimed if math.isfinite(own) and math.isfinite(aimed) else 0.0
-        while length < longest:
-            ramped_N = whole_N[head] * _ramp(seam, length)
-            moved = _level(base_head_N * 10 ** (ramped_N / 10), head) - own
-            if not math.isfinite(moved):
-                break
-            if abs(moved + off) <= max(SEAM_LU - _MARGIN_LU, abs(off)):
-                break
-            length = min(longest, length + max(1, round(0.05 * rate)))
-        ramped_N = whole_N * _ramp(count, length)
-        change_N = ramped_N[::order]
-    return change_N
-
-
-def _ramp(count: int, length: int) -> npt.NDArray[np.float64]:
-    """From 0 to 1 over `length` samples, as a raised cosine; 1 from there on."""
-    rise_N = np.clip(np.arange(count) / max(1, length), 0.0, 1.0)
-    return (1 - np.cos(np.pi * rise_N)) / 2

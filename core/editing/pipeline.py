@@ -33,7 +33,7 @@ from mgen.core.editing.writing import Patch
 from mgen.core.errors import InputError, UsageError
 from mgen.core.store import BarTable, Provenance, SongRow, Store, StoredTake, Takes
 
-SOUND_VERSION = 2
+SOUND_VERSION = 3
 """Of all that turns written bars into samples; a higher one makes takes anew."""
 
 

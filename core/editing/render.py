@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,9 @@ from mgen.core.editing.bands import (
 )
 from mgen.core.editing.base import Base
 from mgen.core.editing.limiter import limit, true_peak
-from mgen.core.editing.loudness import SEAM_S, Shape, loudness, match_loudness
+from mgen.core.editing.loudness import SEAM_LU, SEAM_S, Shape, loudness, match_loudness
 from mgen.core.editing.places import Place
-from mgen.core.editing.source import as_floats, as_native
+from mgen.core.editing.source import Encoding, as_floats, as_native
 from mgen.core.editing.splice import fade_length, splice
 from mgen.core.editing.voice import SpanSound
 from mgen.core.editing.writing import Patch
@@ -32,6 +32,7 @@ from mgen.core.editing.writing import Patch
 _CONTEXT_S = 0.25  # of sound around a bar that filters hear
 _JOINT_S = 0.005  # by which neighbouring bars overlap, to each side
 _HEARD_LUFS = -60.0
+_SEAM_ROUNDS = 4  # of bringing a seam to the loudness that it is to have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,22 +83,44 @@ def render_span(
         edges=edges, change_LU=tuple(change_LU), first_beat=places[0].beat,
         last_beat=places[-1].beat, opens=first > 0, closes=closes,
     )  # fmt: skip
-    made_NC = match_loudness(made_NC, like_NC, rate, shape)
-    made_NC = limit(
-        made_NC, rate, peak=max(1.0, float(np.abs(like_NC).max(initial=0.0))),
-        between=max(1.0, true_peak(like_NC, rate)),
-    )  # fmt: skip
     fade = fade_length(rate, last - first)
+    fades = (fade if shape.opens else 0, fade if closes or appended else 0)
     native_NC = around[first - begin : last - begin]
-    out_NC = splice(
-        made_NC, native_NC / encoding.full_scale, fade_in=fade if shape.opens else 0,
-        fade_out=fade if closes or appended else 0,
-    )  # fmt: skip
-    pcm_NC = as_native(out_NC, encoding)
-    seams = _seams(as_floats(pcm_NC, encoding), like_NC, rate, shape)
+    pcm_NC, seams = _fitted(made_NC, like_NC, native_NC, base.source.encoding, shape, fades)
     gap = max(0, first - begin - len(around))  # of a sample or two, where edges are rounded
     pcm_NC = np.pad(pcm_NC, ((gap, 0), (0, 0)))
     return RenderedSpan(patch=Patch(first - gap, pcm_NC), crossfade=fade, seams_LU=seams)
+
+
+def _fitted(
+    made_NC: npt.NDArray[np.float32], like_NC: npt.NDArray[np.float32],
+    native_NC: npt.NDArray[Any], encoding: Encoding, shape: Shape, fades: tuple[int, int],
+) -> tuple[npt.NDArray[Any], tuple[float | None, float | None]]:  # fmt: skip
+    """The span in the file's own samples: as loud as wished, below the ceiling, crossfaded.
+
+    As crossfades, the limiter and rounding move the loudness at the seams, these are measured and
+    aimed at again.
+
+    Returns
+    -------
+    Samples, and how far the seams are from the old sound, in LU.
+    """
+    rate = encoding.rate
+    peak, between = float(np.abs(like_NC).max(initial=0.0)), true_peak(like_NC, rate)
+    for _ in range(_SEAM_ROUNDS):
+        out_NC = match_loudness(made_NC, like_NC, rate, shape)
+        out_NC = limit(out_NC, rate, peak=max(1.0, peak), between=max(1.0, between))
+        spliced_NC = splice(
+            out_NC, native_NC / encoding.full_scale, fade_in=fades[0], fade_out=fades[1]
+        )
+        pcm_NC = as_native(spliced_NC, encoding)
+        seams = _seams(as_floats(pcm_NC, encoding), like_NC, rate, shape)
+        before, after = (step or 0.0 for step in seams)
+        if max(abs(before), abs(after)) <= SEAM_LU / 2:
+            break
+        was = shape.seams_LU
+        shape = replace(shape, seams_LU=(was[0] - before, was[1] - after))
+    return pcm_NC, seams
 
 
 def _at_source_rate(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from mgen.core.bars import BAR_RATE, BAR_SAMPLES, unwarp_bar
 from mgen.core.editing.bands import aligned, to_model_rate
 from mgen.core.editing.base import Base
+from mgen.core.editing.loudness import SEAM_S
 from mgen.core.editing.mosaic import REACH_S, compose, lay
 from mgen.core.editing.places import Place
 from mgen.core.editing.source import as_floats
@@ -90,7 +91,8 @@ def composed_span(
         first = place.like_first * BAR_RATE // rate - begin * BAR_RATE // rate
         old_N = recording_N[first : first + place.model_last - place.model_first]
         as_loud.append(_as_loud_as(written, old_N, change))
-    made_N, mosaic = compose(_at_own_length(places, as_loud), recording_N, at)
+    wanted = _met_at_seams(_at_own_length(places, as_loud), places, recording_N, at)
+    made_N, mosaic = compose(wanted, recording_N, at)
     return SpanSound(
         model_N=made_N[: places[-1].model_last - places[0].model_first],
         grains_NC=lay(mosaic.pieces, recording_NC, rate, BAR_RATE),
@@ -113,6 +115,39 @@ def _as_loud_as(
         for mel_TM in (written.mel_of(old_N[:whole]), written.mel_TM.cpu().numpy())
     )
     return written.moved(old - new + change_dB / 10.0)
+
+
+def _met_at_seams(
+    wanted: BandLevels, places: Sequence[Place], recording_N: npt.NDArray[np.float32], at: int
+) -> BandLevels:
+    """Levels that are as loud as the old sound where the span begins and ends, over 400 ms.
+
+    They go over into what was written until the end of the first beat, and from the beginning of
+    the last. Where the recording does not go on, or is all but silent, they are as written.
+    """
+    hop, by_T = wanted.hop, np.zeros(len(wanted))
+    seam = round(SEAM_S * BAR_RATE / hop)
+    old_N = recording_N[at : at + len(wanted) * hop]
+    seam = min(seam, len(wanted) // 2, len(old_N) // hop)
+    if not seam or places[-1].like_first != places[-1].first:
+        return wanted
+    old_TM = wanted.mel_of(old_N[: len(old_N) // hop * hop])
+    level_T, old_T = (
+        np.sum(10.0 ** mel_TM.astype(np.float64), axis=1)
+        for mel_TM in (wanted.mel_TM.cpu().numpy(), old_TM)
+    )
+    for place, order, heard in (
+        (places[0], 1, at > 0), (places[-1], -1, at + len(wanted) * hop < len(recording_N))
+    ):  # fmt: skip
+        if not heard or np.abs(old_N[::order][: seam * hop]).max() < _SILENCE:
+            continue
+        bar = place.model_last - place.model_first
+        beat = place.beat * bar // max(1, place.last - place.first)
+        off = np.log10(old_T[::order][:seam].mean() / level_T[::order][:seam].mean())
+        until = min(max(seam, beat // hop), len(wanted) // 2)
+        share_T = np.interp(np.arange(len(wanted)) + 0.5, [seam / 2, max(until, seam)], [1.0, 0.0])
+        by_T += (share_T * off)[::order]
+    return wanted.moved(by_T)
 
 
 def _at_own_length(places: Sequence[Place], levels: Sequence[BandLevels]) -> BandLevels:

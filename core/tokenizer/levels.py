@@ -65,9 +65,10 @@ class BandLevels:
         )
         return replace(self, mel_TM=mel, pitch_TM=pitch)
 
-    def moved(self, by: float) -> Self:
-        """All levels moved, in units of 10 dB."""
-        return replace(self, mel_TM=self.mel_TM + by, pitch_TM=self.pitch_TM + by)
+    def moved(self, by: float | npt.NDArray[np.float64]) -> Self:
+        """All levels moved, in units of 10 dB: by one number, or by one for each frame (T,)."""
+        by_T1 = torch.as_tensor(by, dtype=torch.float32, device=self.mel_TM.device).reshape(-1, 1)
+        return replace(self, mel_TM=self.mel_TM + by_T1, pitch_TM=self.pitch_TM + by_T1)
 
     def part(self, first: int, last: int) -> Self:
         """Frames `first` to `last`, that one not included."""
