@@ -19,7 +19,7 @@ from mgen.core.editing.bands import (
     from_model_rate,
     to_model_rate,
 )
-from mgen.core.editing.base import patched
+from mgen.core.editing.base import Base, patched
 from mgen.core.editing.filters import Spectrum, from_frames, low_weights, to_frames
 from mgen.core.editing.limiter import limit, true_peak
 from mgen.core.editing.loudness import Shape, k_filter, loudness, match_loudness
@@ -239,6 +239,32 @@ def test_patches_change_what_they_cover_and_nothing_else(
     differs = (out_NC[:count] != source_NC).any(axis=1).sum() + len(out_NC) - count
     assert sum(changed for _, changed in made) == differs
     assert (source_NC < 100).all()  # the blocks of the source are not written into
+
+
+_SPAN = st.tuples(st.integers(0, 1100), st.integers(0, 300)).map(lambda s: (s[0], sum(s)))
+
+
+@given(st.lists(_SPAN, min_size=1, max_size=4), st.lists(_SPAN, max_size=6))
+@settings(max_examples=25, deadline=None)
+def test_what_is_held_is_what_is_read(
+    held: list[tuple[int, int]], read: list[tuple[int, int]]
+) -> None:
+    """Of a lossy file of 1,000 samples and a patch; what is given may be written to."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "s.ogg"
+        soundfile.write(path, np.random.default_rng(0).uniform(-1, 1, (1000, 2)), 22050)
+        with SourceFile(path) as source:
+            base = Base(source)
+            base.patches = (Patch(400, np.full((50, 2), 3.0, np.float32)),)
+            spans = [*read, *held]
+            wanted = base.read(spans)
+            with base.holding(held):
+                for _ in range(2):
+                    for found_NC, wanted_NC in zip(base.read(spans), wanted, strict=True):
+                        assert np.array_equal(found_NC, wanted_NC)
+                        found_NC[:] = 9.0
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 900), st.integers(1, 300))

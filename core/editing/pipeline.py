@@ -28,13 +28,15 @@ from mgen.core.editing.render import RenderedSpan, render_span
 from mgen.core.editing.request import BarWriter, EditRequest, WriteRequest, WrittenBars
 from mgen.core.editing.source import SourceFile, as_floats, find_source
 from mgen.core.editing.spans import describe_bars
-from mgen.core.editing.voice import composed_span, decoded_span
+from mgen.core.editing.voice import composed_span, decoded_span, heard_span
 from mgen.core.editing.writing import Patch
 from mgen.core.errors import InputError, UsageError
 from mgen.core.store import BarTable, Provenance, SongRow, Store, StoredTake, Takes
 
 SOUND_VERSION = 3
 """Of all that turns written bars into samples; a higher one makes takes anew."""
+
+_HELD_S = 300.0  # of sound that is in memory at once; where spans are near it is counted twice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -295,16 +297,39 @@ def _rendered(job: _Job, written: WrittenBars) -> list[RenderedSpan]:
     """The written bars at their own lengths, span by span."""
     order = {bar: i for i, bar in enumerate(job.edited)}
     rendered = []
-    for span in job.spans:
-        at = [order[p.bar] for p in span]
-        change = [float(written.change_LU[i]) for i in at]
-        if written.levels is not None:
-            levels = [written.levels[i] for i in at]
-            sound = composed_span(job.base, span, levels, change)
-        else:
-            sound = decoded_span(span, _warped(job, written, span), _stretcher(job.store))
-        rendered.append(render_span(job.base, span, sound, change))
+    for spans in _read_together(job):
+        with job.base.holding([heard_span(span, job.base.source.encoding.rate) for span in spans]):
+            rendered += [_rendered_span(job, span, written, order) for span in spans]
     return rendered
+
+
+def _read_together(job: _Job) -> list[list[tuple[Place, ...]]]:
+    """The spans, those in one list of which the sound around is in memory at once."""
+    rate = job.base.source.encoding.rate
+    groups: list[list[tuple[Place, ...]]] = []
+    room = 0
+    for span in job.spans:
+        first, last = heard_span(span, rate)
+        if groups and last - first <= room:
+            groups[-1].append(span)
+        else:
+            groups.append([span])
+            room = round(_HELD_S * rate)
+        room -= last - first
+    return groups
+
+
+def _rendered_span(
+    job: _Job, span: tuple[Place, ...], written: WrittenBars, order: Mapping[int, int]
+) -> RenderedSpan:
+    at = [order[p.bar] for p in span]
+    change = [float(written.change_LU[i]) for i in at]
+    if written.levels is not None:
+        levels = [written.levels[i] for i in at]
+        sound = composed_span(job.base, span, levels, change)
+    else:
+        sound = decoded_span(span, _warped(job, written, span), _stretcher(job.store))
+    return render_span(job.base, span, sound, change)
 
 
 def _stretcher(store: Store) -> str:

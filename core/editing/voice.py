@@ -62,6 +62,13 @@ def decoded_span(
     return SpanSound(model_N=join(sounds, BAR_RATE))
 
 
+def heard_span(places: Sequence[Place], rate: int) -> tuple[int, int]:
+    """Samples of the file that the pieces of a span's mosaic may be taken from."""
+    reach = round(REACH_S * rate)
+    begin = min(places[0].first - reach, *(p.like_first for p in places))
+    return aligned(max(0, begin), rate), places[-1].last + reach
+
+
 def composed_span(
     base: Base, places: Sequence[Place], levels: Sequence[BandLevels], change_LU: Sequence[float]
 ) -> SpanSound:
@@ -78,10 +85,9 @@ def composed_span(
         By how much each may change in loudness.
     """
     encoding = base.source.encoding
-    rate, reach = encoding.rate, round(REACH_S * encoding.rate)
-    begin = min(places[0].first - reach, *(p.like_first for p in places))
-    begin = aligned(max(0, begin), rate)
-    (native_NC,) = base.read([(begin, places[-1].last + reach)])
+    rate = encoding.rate
+    begin, end = heard_span(places, rate)
+    (native_NC,) = base.read([(begin, end)])
     recording_NC = as_floats(native_NC, encoding)
     at = places[0].model_first - begin * BAR_RATE // rate
     recording_N = to_model_rate(recording_NC.mean(axis=1), rate)

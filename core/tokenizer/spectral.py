@@ -44,7 +44,7 @@ OVERLAP = 4
 """Frame lengths a hop: each sample lies in four frames."""
 PITCH_OVERLAP = 16
 """The same of the long frames that tell semitones apart (256 ms)."""
-PITCH_SHARE = 0.5
+PITCH_SHARE = 2.0
 """What the semitones count in the loss beside the mel bands."""
 MATCH_ROUNDS = 6
 """How often `Spectral.match` moves the levels of bands."""
