@@ -6,9 +6,11 @@ Songs: how far each annotated downbeat is from the nearest bar edge, among those
 many are; whether the first downbeat and the beats before it are right. Rendered: MIDI of titles
 marked `dev` is given other meters (midi_rendering.py), changes of meter and pickups, and rendered
 with fluidsynth, so that the truth is exact. A bar is right if both its edges are, with no other
-between them; its count is right if it also has as many beats as the truth, or twice or half as
-many (three times in 6/8). Counted are eighths in x/8, dotted quarters in 6/8. Needs
-`pip install mido mir_eval`; renders stay in --work. Eight minutes on one core, two the second time.
+between them; the next column also counts pairs of bars where all are found two by two (2/4 taken
+for 4/4, 6/8 for 12/8: as hard to tell as half and double tempo); a bar's count is right if it also
+has as many beats as the truth, or twice or half as many (three times in 6/8). Counted are eighths
+in x/8, dotted quarters in 6/8. Needs `pip install mido mir_eval`; renders stay in --work. Eight
+minutes on one core, two the second time.
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ class Figures:
     found: float  # share of true downbeats with an edge near
     right: float  # share of edges, within the annotated stretch, that are true downbeats
     bars: float  # share of true bars with both edges and none between
+    paired: float  # the same, or of pairs of them, all along
     counts: float  # share of true bars that have the right number of beats as well
     first: float
     off_ms: np.ndarray
@@ -200,6 +203,7 @@ def measure(truth: Beats, found: Beats, duration_s: float) -> Figures:
         float(met.mean()),
         float((_nearest(inner_s, true_s)[0] <= NEAR_S).mean()) if len(inner_s) else 0.0,
         float(np.mean(bars)),
+        max(float(np.mean(bars)), *(_whole(true_s[k::2], edge_s) for k in range(2))),
         float(np.mean(counts)),
         float(first_is_right(truth, grid)),
         1000.0 * off_s[met],
@@ -227,6 +231,15 @@ def _nearest(x_s: np.ndarray, among_s: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return distance.min(axis=1), distance.argmin(axis=1)
 
 
+def _whole(true_s: np.ndarray, edge_s: np.ndarray) -> float:
+    """Share of the bars between these lines that have both as edges, and none between."""
+    if len(true_s) < 2:
+        return 0.0
+    off_s, nearest = _nearest(true_s, edge_s)
+    met = off_s <= NEAR_S
+    return float(np.mean(met[:-1] & met[1:] & (np.diff(nearest) == 1)))
+
+
 def _bars(
     truth: Beats, grid: BarGrid, nearest: np.ndarray, met: np.ndarray
 ) -> tuple[list[bool], list[bool], list[int]]:
@@ -251,7 +264,7 @@ def _bars(
 
 HEAD = (
     "| kind | n | beat F | downbeat F | edges found | edges right | median ms | 90 % ms "
-    "| bars | counts | first | followed after |"
+    "| bars | or two as one | counts | first | followed after |"
 )
 
 
@@ -262,7 +275,7 @@ def row_of(figures: list[Figures]) -> str:
     followed = sorted(k for f in figures for k in f.followed)
     means = [
         np.mean([getattr(f, name) for f in figures])
-        for name in ("beat_f", "downbeat_f", "found", "right", "bars", "counts", "first")
+        for name in ("beat_f", "downbeat_f", "found", "right", "bars", "paired", "counts", "first")
     ]
     shares = [f"{x:.3f}" for x in means]
     after = ""

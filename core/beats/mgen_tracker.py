@@ -46,7 +46,7 @@ GRID_SHARE = 0.3
 """What the grid's log-odds of a downbeat count for beside the network's."""
 MIN_HEARD = 0.03
 """Probability from which a peak of the network counts at all."""
-VERSION = 4
+VERSION = 5
 """Counts up with every change that moves beats: stores record it, so that no layer mixes two."""
 
 
