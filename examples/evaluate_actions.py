@@ -9,7 +9,8 @@ control      windows of 12 bars, the middle 4 written anew: PSNR of their log-me
              noise the same (delta-PSNR, Genie, section 3.2); with mixtures and with the largest
              action alone; bootstrap intervals over windows
 baselines    PSNR beside that of an untrained dynamics model and of the mean of the 8 bars around;
-             the differences window by window, too
+             the differences window by window, too; also written without guidance, which moves what
+             is written away from the likeliest towards the action
 nature       Frechet's distance of tokens as they are heard, and their changes, to those of the true
              bars (written with their own actions): of what is written, of the baselines, of the
              true bars themselves made by the same mosaic
@@ -32,7 +33,7 @@ import argparse
 import contextlib
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +259,8 @@ def control(
         told_BA = models.told(window.payload)
         tokens["true"].append(window.z_BLD[WRITTEN])
         heard_as("written", window, models.write(window, told_BA, seed))
+        plainly = replace(models, guidance=Guidance())
+        heard_as("without guidance", window, plainly.write(window, told_BA, seed))
         heard_as("the true bars", window, window.z_BLD)
         if models.untrained is not None:
             z_BLD = models.write(window, told_BA, seed, dynamics=models.untrained)
@@ -268,8 +271,9 @@ def control(
     found = {f"delta-PSNR, {name}, dB": interval(v) for name, v in deltas.items()}
     found |= {f"PSNR, {name}, dB": interval(v) for name, v in plain.items()}
     for name in ("untrained", "mean of the bars around"):
-        gain_W = np.subtract(plain["written"], plain.get(name, np.nan))
-        found[f"PSNR, written minus {name}, dB"] = interval(gain_W.tolist())
+        for made in ("written", "without guidance"):
+            gain_W = np.subtract(plain[made], plain.get(name, np.nan))
+            found[f"PSNR, {made} minus {name}, dB"] = interval(gain_W.tolist())
     true_XD = token_figures(tokens.pop("true"))
     return found | {
         f"Frechet distance, {name}": f"{frechet(true_XD, token_figures(v)):.2f}"

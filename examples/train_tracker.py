@@ -9,23 +9,24 @@ without drums or with rubato; then in two other meters, with meters that change,
 (midi_rendering.py). Training sounds are changed in tempo, key, level, tone colour and noise as
 they are drawn. The loss forgives beats that are off by up to 60 ms (Foscarin et al., ISMIR 2024,
 section 3.3). Needs `pip install mido` and fluidsynth. It resumes from --work. About an hour on one
-core to render (--render-only; it may be ended early), and more to train; training takes in renders
-as they appear. core/weights/tracker/README.md has the options of what ships.
+core to render (--render-only; it may be ended early), and more to train.
+core/weights/tracker/README.md has the options of what ships.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import csv
 import hashlib
+import json
 import random
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -39,14 +40,16 @@ from midi_rendering import (
     varied,
     with_other_bars,
 )
+from torch import nn
 
 from mgen.core.audio import read_mono
 from mgen.core.beats.model import BeatNet, BeatNetConfig, load_beat_net, save_beat_net
+from mgen.core.checkpoint import summarise
+from mgen.core.train_loop import Draw, RunFolder, TrainSettings, train
 from mgen.kernels.log_mel import ONSETS, log_mel
 
 FRAMES = 2400
 """Mel frames of one training excerpt: 24 s."""
-BATCH = 12
 REAL_SHARE = 0.4
 BEGINNINGS = 0.15
 """Of the excerpts, those that hold the beginning of the piece, where a pickup is."""
@@ -203,90 +206,74 @@ def forgiving_loss(
         wide = F.max_pool1d(x.transpose(1, 2), 2 * reach + 1, stride=1, padding=reach)
         return wide.transpose(1, 2)
 
-    beat = -F.logsigmoid(widest(logits, 3)) * target * torch.tensor(POSITIVE_WEIGHT)
+    beat = -F.logsigmoid(widest(logits, 3)) * target * target.new_tensor(POSITIVE_WEIGHT)
     rest = -F.logsigmoid(-logits) * (1 - widest(target, 6))
     return ((beat + rest) * counts[..., None]).mean((0, 1))
 
 
-def add_renders(rendered: dict[Path, Excerptable], work: Path) -> None:
-    """Take in what has been rendered since; pieces too short to learn from stay out."""
+def rendered(work: Path) -> list[Excerptable]:
+    """What has been rendered; pieces too short to learn from are left out."""
+    found = []
     for file in sorted(work.glob("render-????.npz")):
-        if file not in rendered:
-            with np.load(file) as made:
-                if len(made["mel"]) >= 800 and len(made["beats"]) >= 8:
-                    rendered[file] = Excerptable(made["mel"], made["beats"])
+        with np.load(file) as made:
+            if len(made["mel"]) >= 800 and len(made["beats"]) >= 8:
+                found.append(Excerptable(made["mel"], made["beats"]))
+    return found
 
 
-def train(
-    real: list[Excerptable],
-    steps: int,
-    stop_after: int,
-    work: Path,
-    start: Path | None,
-    peak: float,
-) -> tuple[BeatNet, int]:
-    """AdamW with cosine decay from a peak rate and an averaged model, ended before the last step
-    if `stop_after` is not 0; resumes from `work`, or begins with the weights of a model.
+class TrackerTask:
+    """The tracker's network in training: a `Task` of `mgen.core.train_loop`.
 
-    Gives the model and how many renders it learned from.
+    Attributes
+    ----------
+    model
+        The network, new or that of a model.
+    about
+        What shapes the run besides the loop's own settings, as plain JSON.
     """
-    rendered: dict[Path, Excerptable] = {}
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    net = BeatNet(BeatNetConfig()) if start is None else copy.deepcopy(load_beat_net(start)).train()
-    average = copy.deepcopy(net)
-    optimiser = torch.optim.AdamW(net.parameters(), peak, weight_decay=0.01)
-    checkpoint, first = work / "checkpoint.pt", 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        net.load_state_dict(state["net"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        first = state["step"]
-    fast = torch.compile(net)  # a fifth faster on a processor
-    began, losses = time.time(), []
-    for step in range(first, min(steps, stop_after or steps)):
-        rate = peak * min(1.0, step / 300) * (0.5 * (1 + np.cos(np.pi * step / steps)) + 0.01)
-        for group in optimiser.param_groups:
-            group["lr"] = float(rate)
-        if step % 250 == 0:
-            add_renders(rendered, work)
-            made = list(rendered.values())
-            print(f"step {step}: {len(made)} renders", flush=True)
-        pools = [real if rng.random() < REAL_SHARE else made for _ in range(BATCH)]
-        batch = [excerpt(pool[rng.integers(len(pool))], rng) for pool in pools]
-        mel, target, counts = (torch.from_numpy(np.stack(x)) for x in zip(*batch, strict=True))
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = fast(mel)
-        loss = forgiving_loss(logits.float(), target, counts)
-        if not torch.isfinite(loss).all():
-            raise SystemExit(f"step {step}: the loss is {loss}; lower the learning rate")
-        optimiser.zero_grad()
-        loss.sum().backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimiser.step()
-        follow(average, net, min(0.999, (1 + step) / (10 + step)))
-        losses.append(loss.detach().numpy())
-        if step % 50 == 49:
-            beat, down = np.mean(losses[-50:], axis=0)
-            pace = (time.time() - began) / (step + 1 - first)
-            print(f"{step + 1} beat {beat:.4f} downbeat {down:.4f} {pace:.2f} s/step", flush=True)
-        if step % 250 == 249:
-            state = {
-                "net": net.state_dict(), "average": average.state_dict(),
-                "optimiser": optimiser.state_dict(), "step": step + 1,
-            }  # fmt: skip
-            torch.save(state, checkpoint)
-    return average, len(rendered)
 
+    def __init__(
+        self, real: list[Excerptable], made: list[Excerptable], *, batch: int, seed: int = 0,
+        start: Path | None = None,
+    ) -> None:  # fmt: skip
+        if start is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.model: nn.Module = BeatNet(BeatNetConfig())
+        else:
+            self.model = copy.deepcopy(load_beat_net(start))
+        self.real, self.made, self.size, self.seed = real, made, batch, seed
+        frames = [[len(song.mel_TM) for song in songs] for songs in (real, made)]
+        digest = hashlib.sha256(json.dumps(frames).encode()).hexdigest()
+        self.about: dict[str, Any] = {
+            "songs": len(real), "renders": len(made), "frames_sha256": digest, "seed": seed,
+            "start": "" if start is None else summarise(start).id,
+        }  # fmt: skip
 
-@torch.no_grad()
-def follow(average: BeatNet, net: BeatNet, keep: float) -> None:
-    """Move the averaged weights a step towards the current ones."""
-    for a, b in zip(average.parameters(), net.parameters(), strict=True):
-        a.lerp_(b, 1 - keep)
-    for a, b in zip(average.buffers(), net.buffers(), strict=True):
-        a.copy_(b)
+    def batch(self, step: int) -> dict[str, torch.Tensor]:
+        """The excerpts of a step."""
+        rng = np.random.default_rng([self.seed, step])
+        pools = [self.real if rng.random() < REAL_SHARE else self.made for _ in range(self.size)]
+        drawn = [excerpt(pool[rng.integers(len(pool))], rng) for pool in pools]
+        stacked = (torch.from_numpy(np.stack(x)) for x in zip(*drawn, strict=True))
+        return dict(zip(("mel_BTM", "target_BU2", "counts_BU"), stacked, strict=True))
+
+    def loss(
+        self, model: nn.Module, batch: dict[str, torch.Tensor], draw: Draw
+    ) -> dict[str, torch.Tensor]:
+        """`loss`, and its two parts."""
+        del draw
+        logits_BU2 = model(batch["mel_BTM"]).float()
+        beat, downbeat = forgiving_loss(logits_BU2, batch["target_BU2"], batch["counts_BU"])
+        return {"loss": beat + downbeat, "loss/beat": beat, "loss/downbeat": downbeat}
+
+    def samples(self, model: nn.Module, folder: Path, step: int) -> dict[str, float]:
+        """No figures: all pieces are learned from; evaluate_beats.py measures on others."""
+        return {}
+
+    def save(self, model: nn.Module, folder: Path, about: dict[str, Any]) -> None:
+        """Write the model's folder."""
+        save_beat_net(cast(BeatNet, model), folder, about)
 
 
 def blended(net: BeatNet, start: BeatNet, share: float) -> BeatNet:
@@ -314,6 +301,8 @@ def main() -> None:
         "--start-share", type=float, default=0.0, help="of --start's weights in what is saved"
     )
     parser.add_argument("--rate", type=float, default=2e-3, help="peak of the learning rate")
+    parser.add_argument("--batch", type=int, default=12)
+    parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
     parser.add_argument("-o", "--out", type=Path, default=Path("core/weights/tracker"))
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
@@ -321,18 +310,24 @@ def main() -> None:
         render_all(given.data, given.soundfont, given.work)
     if given.render_only:
         return
-    real = list(annotated(given.data))
-    print(f"{len(real)} annotated songs", flush=True)
-    about: dict[str, object] = {"steps": given.steps, "seed": 0, "rate": given.rate}
-    if given.stop_after:
-        about["stopped_after"] = given.stop_after
-    if given.start is not None:
-        weights = (given.start / "model.safetensors").read_bytes()
-        about["start_sha256"] = hashlib.sha256(weights).hexdigest()
-        about["start_share"] = given.start_share
-    net, about["renders"] = train(
-        real, given.steps, given.stop_after, given.work, given.start, given.rate
+    task = TrackerTask(
+        list(annotated(given.data)), rendered(given.work), batch=given.batch, start=given.start
     )
+    settings = TrainSettings(
+        steps=given.steps, batch=given.batch, lr=given.rate, warmup=min(300, given.steps // 10),
+        schedule="cosine", samples_every=0, checkpoint_minutes=5.0, compile=given.compile,
+    )  # fmt: skip
+    run = given.work / "run"
+    with contextlib.closing(train(task, settings, run)) as reports:
+        for report in reports:
+            print(report.line(), flush=True)
+            if given.stop_after and report.step >= given.stop_after:
+                break
+    about: dict[str, Any] = {
+        **task.about, "steps": given.steps, "rate": given.rate, "stopped_after": given.stop_after,
+        "start_share": given.start_share,
+    }  # fmt: skip
+    net = load_beat_net(RunFolder(run).model)
     if given.start is not None:
         net = blended(net, load_beat_net(given.start), given.start_share)
     save_beat_net(net, given.out, about)

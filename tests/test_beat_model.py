@@ -92,7 +92,7 @@ def test_broken_folders_are_refused_in_one_line(tmp_path: Path) -> None:
 
     with pytest.raises(InputNotFoundError, match=r"no config\.json"):
         load_beat_net(tmp_path / "none")
-    cut = broken("cut") / "model.safetensors"
+    cut = broken("cut") / "model-00001-of-00001.safetensors"
     cut.write_bytes(cut.read_bytes()[:500])
     other = broken("other") / "config.json"
     other.write_text(json.dumps({**json.loads(other.read_text()), "kind": "judge"}))
@@ -100,12 +100,12 @@ def test_broken_folders_are_refused_in_one_line(tmp_path: Path) -> None:
     newer.write_text(json.dumps({**json.loads(newer.read_text()), "format": 99}))
     wider = broken("wider") / "config.json"
     sizes = json.loads(wider.read_text())
-    sizes["net"]["width"] = 9
+    sizes["beat-tracker"]["width"] = 9
     wider.write_text(json.dumps(sizes))
     (broken("text") / "config.json").write_text("{")
     for name, words in {
-        "cut": "damaged", "other": "holds a 'judge'", "newer": "newer", "wider": "damaged",
-        "text": "damaged",
+        "cut": "damaged", "other": "holds a 'judge'", "newer": "newer", "text": "damaged",
+        "wider": "not those that were written",
     }.items():  # fmt: skip
         with pytest.raises(InputError, match=words) as caught:
             load_beat_net(tmp_path / name)

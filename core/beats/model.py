@@ -11,7 +11,7 @@ C channels.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,10 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mgen.core.errors import InputError, InputNotFoundError
+from mgen.core.checkpoint import rebuild, save_model
 
 KIND = "beat-tracker"
-FORMAT = 1
 MELS_PER_FRAME = 2
 BLOCK_U = 6000
 """Output frames computed at once: two minutes."""
@@ -99,16 +98,11 @@ class BeatNet(nn.Module):
         return logits_BU2
 
 
-def save_beat_net(net: BeatNet, folder: Path, about: dict[str, object]) -> None:
-    """Write a model: half-precision safetensors, and a config that rebuilds it."""
-    from safetensors.torch import save
-
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}
-    packed = save({k: v.contiguous() for k, v in state.items()})
-    (folder / "model.safetensors").write_bytes(packed)
-    config = {"kind": KIND, "format": FORMAT, "net": asdict(net.config), **about}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+def save_beat_net(net: BeatNet, folder: Path, about: Mapping[str, Any]) -> None:
+    """Write a model's folder (`checkpoint.save_model`): half-precision tensors, and a config that
+    rebuilds it and says what `about` does.
+    """
+    save_model(folder, net.state_dict(), {KIND: asdict(net.config), **about}, KIND)
 
 
 @lru_cache(maxsize=2)
@@ -120,32 +114,13 @@ def load_beat_net(folder: Path) -> BeatNet:
     InputNotFoundError
         If the folder or a file in it is missing.
     InputError
-        If it holds something else, or a newer format.
+        If it holds something else, a newer format, or not what was written.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise InputNotFoundError(f"{folder}: no {name} in it; name a tracker's folder")
-    try:
-        about = json.loads((folder / "config.json").read_text("utf-8"))
-        if about["kind"] != KIND:
-            raise InputError(f"{folder}: holds a '{about['kind']}', not a {KIND}")
-        if about["format"] > FORMAT:
-            raise InputError(f"{folder}: format {about['format']} is newer than this mgen reads")
-        sizes: dict[str, Any] = dict(about["net"])
-        sizes["front"] = tuple(sizes["front"])
-        net = BeatNet(BeatNetConfig(**sizes))
-        state = {k: v.float() if v.is_floating_point() else v
-                 for k, v in load_file(folder / "model.safetensors").items()}  # fmt: skip
-        net.load_state_dict(state)
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        cause = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise InputError(f"{folder}: damaged ({cause}); copy the model again") from error
-    return net.eval()
+    def untrained(sizes: Mapping[str, Any]) -> BeatNet:
+        return BeatNet(BeatNetConfig(**{**sizes, "front": tuple(sizes["front"])}))
+
+    return rebuild(folder, KIND, untrained)[0].eval()
 
 
 class LogitStream:
