@@ -69,6 +69,22 @@ def test_the_tracker_settles_what_the_attacks_leave_open():
             assert off(GridLike(grid), times_s[start], 4) < 0.015
 
 
+@pytest.mark.parametrize("bpm", [90.0, 105.0, 120.0])
+def test_even_eighths_do_not_double_what_a_tracker_hears(bpm):
+    """A riff of eighths, all alike but for soft drums on the beats, as rock has them."""
+    times_s = even(bpm, 0.3, 39.0)
+    sound = 0.05 * band(times_s)
+    sound = np.pad(sound, (0, max(0, 40 * RATE - len(sound))))
+    rng = np.random.default_rng(0)
+    for t in even(2 * bpm, 0.3, 39.0):
+        at, length = round(t * RATE), round(0.08 * RATE)
+        sound[at : at + length] += rng.standard_normal(length) * np.linspace(0.5, 0, length)
+    pulse = find_pulse(listen(sound.astype(np.float32), RATE))
+    grid = fit_grid(pulse, heard_at(times_s))
+    assert grid.bpm == pytest.approx(bpm, rel=1e-3)
+    assert off(GridLike(grid), times_s[0]) < 0.015
+
+
 def test_a_tempo_that_is_given_is_kept(pulse):
     assert fit_grid(pulse, bpm=61.5).bpm == 61.5
 
