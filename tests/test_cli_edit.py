@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,19 @@ def test_takes_are_listed_written_again_and_undone(
     assert main([*base, "--undo"]) == 2
     assert "nothing to undo" in capsys.readouterr().err
     assert main(["check", "song.mgen.zarr", "--deep"]) == 0
+
+
+def test_takes_are_listed_and_undone_without_torch(made: list[NoiseWriter]) -> None:
+    """Which takes two seconds to import."""
+    assert main(["edit", "song.flac", "--bars", "1", "--action", "3"]) == 0
+    code = (
+        "import sys; from mgen.cli.app import main; code = main(sys.argv[1:])\n"
+        "print(code, 'torch' in sys.modules)"
+    )
+    for word in ("--list", "--take=1", "--undo"):
+        words = [sys.executable, "-c", code, "edit", "song.flac", word, "--force"]
+        run = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert run.stdout.splitlines()[-1] == "0 False"
 
 
 def test_every_so_many_bars_append_and_like(

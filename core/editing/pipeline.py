@@ -28,7 +28,6 @@ from mgen.core.editing.render import RenderedSpan, render_span
 from mgen.core.editing.request import BarWriter, EditRequest, WriteRequest, WrittenBars
 from mgen.core.editing.source import SourceFile, as_floats, find_source
 from mgen.core.editing.spans import describe_bars
-from mgen.core.editing.voice import composed_span, decoded_span, heard_span
 from mgen.core.editing.writing import Patch
 from mgen.core.errors import InputError, UsageError
 from mgen.core.store import BarTable, Provenance, SongRow, Store, StoredTake, Takes
@@ -295,26 +294,32 @@ def _earlier(job: _Job) -> dict[int, npt.NDArray[np.float16]]:
 
 def _rendered(job: _Job, written: WrittenBars) -> list[RenderedSpan]:
     """The written bars at their own lengths, span by span."""
+    from mgen.core.editing.voice import heard_span  # torch: not for listing takes
+
     order = {bar: i for i, bar in enumerate(job.edited)}
     rendered = []
-    for spans in _read_together(job):
-        with job.base.holding([heard_span(span, job.base.source.encoding.rate) for span in spans]):
-            rendered += [_rendered_span(job, span, written, order) for span in spans]
+    rate = job.base.source.encoding.rate
+    heard = [heard_span(span, rate) for span in job.spans]
+    for first, last in _read_together(heard, round(_HELD_S * rate)):
+        with job.base.holding(heard[first:last]):
+            rendered += [
+                _rendered_span(job, span, written, order) for span in job.spans[first:last]
+            ]
     return rendered
 
 
-def _read_together(job: _Job) -> list[list[tuple[Place, ...]]]:
-    """The spans, those in one list of which the sound around is in memory at once."""
-    rate = job.base.source.encoding.rate
-    groups: list[list[tuple[Place, ...]]] = []
+def _read_together(heard: Sequence[tuple[int, int]], most: int) -> list[tuple[int, int]]:
+    """Which spans (first, past the last) have the sound around in memory at once: of at most so
+    many samples, or one span.
+    """
+    groups: list[tuple[int, int]] = []
     room = 0
-    for span in job.spans:
-        first, last = heard_span(span, rate)
+    for number, (first, last) in enumerate(heard):
         if groups and last - first <= room:
-            groups[-1].append(span)
+            groups[-1] = (groups[-1][0], number + 1)
         else:
-            groups.append([span])
-            room = round(_HELD_S * rate)
+            groups.append((number, number + 1))
+            room = most
         room -= last - first
     return groups
 
@@ -322,6 +327,8 @@ def _read_together(job: _Job) -> list[list[tuple[Place, ...]]]:
 def _rendered_span(
     job: _Job, span: tuple[Place, ...], written: WrittenBars, order: Mapping[int, int]
 ) -> RenderedSpan:
+    from mgen.core.editing.voice import composed_span, decoded_span
+
     at = [order[p.bar] for p in span]
     change = [float(written.change_LU[i]) for i in at]
     if written.levels is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,10 @@ from mgen.core.editing.loudness import SEAM_LU, SEAM_S, Shape, loudness, match_l
 from mgen.core.editing.places import Place
 from mgen.core.editing.source import Encoding, as_floats, as_native
 from mgen.core.editing.splice import fade_length, splice
-from mgen.core.editing.voice import SpanSound
 from mgen.core.editing.writing import Patch
+
+if TYPE_CHECKING:
+    from mgen.core.editing.voice import SpanSound
 
 _CONTEXT_S = 0.25  # of sound around a bar that filters hear
 _JOINT_S = 0.005  # by which neighbouring bars overlap, to each side
