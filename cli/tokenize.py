@@ -19,7 +19,7 @@ from mgen.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from mgen.core.tokenizer.passes import LatentReport
+    from mgen.core.store import SongReport
 
 
 def tokenize(
@@ -65,7 +65,7 @@ def _tokenize(
         tokenize_songs,
     )
 
-    reports: list[LatentReport] = []
+    reports: list[SongReport] = []
     with Store.open(path, "a") as store:
         model, folder = current_tokenizer(store, given, str(choose_device(device)))
         with output.progress(len(store.songs()), "tokenize", "song") as bar:

@@ -102,7 +102,7 @@ def learned_lam(stores: list[Store], options: argparse.Namespace) -> LatentActio
     lam = load_lam(out)
     for store in stores:
         for report in label_songs(store, lam):
-            print(report.status, report.name, report.bars, flush=True)
+            print(report.status, report.name, report.items, flush=True)
     found = survey(stores[:1], lam)
     print(health(lam, found), flush=True)
     if not (out / PALETTE).exists() or load_palette(out / PALETTE).lam != lam.id:

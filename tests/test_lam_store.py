@@ -138,7 +138,7 @@ class TestLabelling:
         lam = lam_of(name)
         with Store.open(filled, "a") as store:
             reports = list(label_songs(store, lam, command="mgen actions"))
-            assert [r.bars for r in reports] == [2 * n for n in BARS]
+            assert [r.items for r in reports] == [2 * n for n in BARS]
             assert [r.status for r in reports] == ["done", "skipped", "done", "done"]
             again = list(label_songs(store, lam))
             assert [r.status for r in again] == ["known", "skipped", "known", "known"]

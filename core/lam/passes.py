@@ -1,23 +1,19 @@
 """The pass over a store that finds the action of every bar; a generator of reports.
 
-A song is published when all of it is there; the same call goes on at the first that is not.
-
 Letters: X bars, L tokens, F features, K numbers of a bar's action.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from mgen.core.errors import InputError, StaleError, StoreError
+from mgen.core.errors import InputError
 from mgen.core.lam.data import bar_latents, bar_mel
 from mgen.core.lam.folder import LatentActionModel, load_lam
 from mgen.core.lam.palette import Palette, load_palette
@@ -25,9 +21,12 @@ from mgen.core.store import (
     ID_DIGITS,
     BarTable,
     Provenance,
+    SongReport,
+    SongRow,
     Store,
     StoredActions,
     actions_layer,
+    add_layer,
     append_actions,
     current_model,
 )
@@ -38,16 +37,6 @@ PALETTE = "palette"
 """Where in a model's folder its own palette lies."""
 
 _BARS_AT_ONCE = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActionReport:
-    """What became of one song in `label_songs`. `skipped`: rejected by `filter`."""
-
-    song: int
-    name: str
-    status: Literal["done", "known", "skipped"]
-    bars: int = 0
 
 
 def actions_id(lam: LatentActionModel) -> str:
@@ -103,7 +92,7 @@ def label_songs(
     resume: bool = True,
     force: bool = False,
     command: str = "",
-) -> Generator[ActionReport]:
+) -> Generator[SongReport]:
     """Find the action of every bar of a store, jittered copies and invalid bars too.
 
     Parameters
@@ -123,23 +112,14 @@ def label_songs(
     StoreError
         If songs have no latents by the model's tokenizer yet, or none of bars.
     """
-    spec, songs = lam_layer(lam), store.songs()
-    for parent in spec.parents:
-        _require(store, parent, len(songs))
     made = Provenance(command=command, model=lam.id)
-    layer = store.begin(spec, made, anew=force or not resume)
-    counts = np.diff(layer.read("song_offset")).tolist()
-    for song, count in zip(songs, counts, strict=False):
-        yield ActionReport(
-            song=song.index, name=song.name, status="known" if song.kept else "skipped", bars=count
-        )
-    for song in songs[len(counts) :]:
+
+    def add(song: SongRow) -> int:
         found = label_song(store, song.index, lam)
         append_actions(store, actions_id(lam), found, made)
-        yield ActionReport(
-            song=song.index, name=song.name, status="done" if song.kept else "skipped",
-            bars=len(found.index),
-        )  # fmt: skip
+        return len(found.index)
+
+    yield from add_layer(store, lam_layer(lam), made, add, anew=force or not resume)
 
 
 def label_song(store: Store, song: int, lam: LatentActionModel) -> StoredActions:
@@ -167,15 +147,3 @@ def _features(
         pcm_XN = store.bar_pcm(slice(int(rows[0]), int(rows[-1]) + 1))
         parts.append(bar_mel(pcm_XN, lam.config.tokens))
     return np.concatenate(parts)
-
-
-def _require(store: Store, name: str, songs: int) -> None:
-    parent = store.need(name)
-    command = "mgen segment-bars" if name == "bars" else "mgen tokenize"
-    if reason := store.stale(name):
-        raise StaleError(f"{store.where}: {name} is stale: {reason}; run `{command} --force` first")
-    if parent.length() < songs:
-        raise StoreError(
-            f"{store.where}: only {parent.length()} of {songs} songs have {name}; run `{command}`"
-            " first"
-        )

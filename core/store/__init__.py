@@ -13,6 +13,7 @@ from mgen.core.store.check import check_store as check
 from mgen.core.store.current import ID_DIGITS, current_model, link_current
 from mgen.core.store.layer import Provenance
 from mgen.core.store.maps import StoredMap
+from mgen.core.store.passes import SongReport, add_layer
 from mgen.core.store.schema import (
     ACTIONS,
     FORMAT_VERSION,
@@ -28,7 +29,7 @@ from mgen.core.store.takes import StoredTake, Takes
 
 __all__ = [
     "ACTIONS", "FORMAT_VERSION", "ID_DIGITS", "LATENTS", "LAYERS", "RATE", "BarTable", "Finding",
-    "Provenance", "SongPcm", "SongRow", "Store", "StoredActions", "StoredMap", "StoredTake",
-    "Takes", "actions_layer", "append_actions", "check", "current_model", "latents_layer",
-    "link_current", "read_actions",
+    "Provenance", "SongPcm", "SongReport", "SongRow", "Store", "StoredActions", "StoredMap",
+    "StoredTake", "Takes", "actions_layer", "add_layer", "append_actions",
+    "check", "current_model", "latents_layer", "link_current", "read_actions",
 ]  # fmt: skip

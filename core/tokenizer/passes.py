@@ -1,28 +1,25 @@
 """The pass over a store that makes latents of songs or bars; a generator of reports.
 
-A song is published when all of it is there; the same call goes on at the first that is not.
-
 Letters: B items, C channels, N samples, L tokens, D dims.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from mgen.core.errors import StaleError, StoreError
 from mgen.core.store import (
     ID_DIGITS,
     Provenance,
+    SongReport,
     SongRow,
     Store,
+    add_layer,
     current_model,
     latents_layer,
 )
@@ -38,16 +35,6 @@ from mgen.core.tokenizer.model import Tokenizer, load_tokenizer
 
 STAGE = "tokenizer"
 BATCH = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatentReport:
-    """What became of one song in `tokenize_songs`. `skipped`: rejected by `filter`."""
-
-    song: int
-    name: str
-    status: Literal["done", "known", "skipped"]
-    items: int = 0
 
 
 def latents_id(tokenizer: Tokenizer) -> str:
@@ -74,7 +61,7 @@ def tokenize_songs(
     resume: bool = True,
     force: bool = False,
     command: str = "",
-) -> Generator[LatentReport]:
+) -> Generator[SongReport]:
     """Encode every song of a store: its bars, jittered and invalid ones too, or plain seconds.
 
     Parameters
@@ -101,38 +88,17 @@ def tokenize_songs(
         latents_id(tokenizer), unit=config.unit, tokens=config.tokens, dims=config.dims,
         samples=config.samples, rate=config.rate, channels=config.channels,
     )  # fmt: skip
-    songs = store.songs()
-    _require_parent(store, spec.parents[0], len(songs))
     made = Provenance(command=command, model=tokenizer.latents_id)
-    layer = store.begin(spec, made, anew=force or not resume)
-    counts = np.diff(layer.read("song_offset")).tolist()
-    for song, count in zip(songs, counts, strict=False):
-        yield LatentReport(
-            song=song.index, name=song.name, status="known" if song.kept else "skipped", items=count
-        )
-    for song in songs[len(counts) :]:
+
+    def add(song: SongRow) -> int:
         z_BLD = np.zeros((0, config.tokens, config.dims), np.float16)
         n_samples = 0
         if song.kept:
             z_BLD, n_samples = _encode_song(store, song, tokenizer)
         store.append_latents(latents_id(tokenizer), z_BLD, n_samples, made)
-        yield LatentReport(
-            song=song.index, name=song.name, status="done" if song.kept else "skipped",
-            items=len(z_BLD),
-        )  # fmt: skip
+        return len(z_BLD)
 
-
-def _require_parent(store: Store, name: str, songs: int) -> None:
-    parent = store.need(name)
-    if reason := store.stale(name):
-        raise StaleError(
-            f"{store.where}: {name} are stale: {reason}; run `mgen segment-bars --force` first"
-        )
-    if parent.length() < songs:
-        raise StoreError(
-            f"{store.where}: only {parent.length()} of {songs} songs have bars; run"
-            " `mgen segment-bars` first"
-        )
+    yield from add_layer(store, spec, made, add, anew=force or not resume)
 
 
 def _encode_song(
