@@ -16,7 +16,8 @@ nature       Frechet's distance of tokens as they are heard, and their changes, 
              true bars themselves made by the same mosaic
 identity     the same windows told one action of the palette: their sound is tokenized and labelled
              again, is the action among the 3 largest? Beside it: the real bars with their own
-             largest action, made and read again; an untrained dynamics model; and the same
+             largest action, made and read again; an untrained dynamics model; the mean of the
+             bars around; and the same
              read by another action model, --other (nearest centroids of its embeddings)
 effects      every action on --contexts windows, against the same bars written with their own
              actions: how many change chroma (mean cosine) or onsets (F1, 50 ms) by two standard
@@ -205,7 +206,8 @@ def windows_of(
                     around_XN.reshape(-1), place * pcm_XN.shape[1],
                 )
             )  # fmt: skip
-    return chosen[:: max(1, len(chosen) // count)][:count]
+    spread = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)
+    return [chosen[i] for i in spread]
 
 
 def largest(payload: Payload) -> Payload:
@@ -265,20 +267,40 @@ def control(
         if models.untrained is not None:
             z_BLD = models.write(window, told_BA, seed, dynamics=models.untrained)
             heard_as("untrained", window, z_BLD)
-        around_BLD = torch.cat([window.z_BLD[: WRITTEN.start], window.z_BLD[WRITTEN.stop :]])
-        mean_BLD = normalise_tokens(around_BLD.mean(0, keepdim=True)).expand(BARS, -1, -1)
-        heard_as("mean of the bars around", window, mean_BLD)
+        heard_as("mean of the bars around", window, mean_bar(window))
     found = {f"delta-PSNR, {name}, dB": interval(v) for name, v in deltas.items()}
     found |= {f"PSNR, {name}, dB": interval(v) for name, v in plain.items()}
     for name in ("untrained", "mean of the bars around"):
         for made in ("written", "without guidance"):
             gain_W = np.subtract(plain[made], plain.get(name, np.nan))
             found[f"PSNR, {made} minus {name}, dB"] = interval(gain_W.tolist())
-    true_XD = token_figures(tokens.pop("true"))
-    return found | {
-        f"Frechet distance, {name}": f"{frechet(true_XD, token_figures(v)):.2f}"
-        for name, v in tokens.items()
-    }
+    return found | natures(tokens.pop("true"), tokens)
+
+
+def mean_bar(window: Window) -> Tensor:
+    """The mean of the 8 bars around those that are written, in the place of all."""
+    around_BLD = torch.cat([window.z_BLD[: WRITTEN.start], window.z_BLD[WRITTEN.stop :]])
+    return normalise_tokens(around_BLD.mean(0, keepdim=True)).expand(BARS, -1, -1)
+
+
+def natures(true: list[Tensor], made: dict[str, list[Tensor]]) -> dict[str, str]:
+    """Frechet's distances to the true bars, and by how much what is written is nearer."""
+
+    def distance(name: str, which: npt.NDArray[np.integer]) -> float:
+        one_XD, other_XD = (token_figures([x[w] for w in which]) for x in (true, made[name]))
+        return frechet(one_XD, other_XD)
+
+    whole_W = np.arange(len(true))
+    found = {f"Frechet distance, {name}": f"{distance(name, whole_W):.2f}" for name in made}
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(0, len(true), len(true)) for _ in range(_DRAWS // 10)]
+    for name in ("untrained", "mean of the bars around"):
+        if name in made:
+            nearer = [distance(name, w_W) - distance("written", w_W) for w_W in drawn]
+            low, high = np.percentile(nearer, [2.5, 97.5])
+            mean = distance(name, whole_W) - distance("written", whole_W)
+            found[f"Frechet distance, {name} minus written"] = f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+    return found
 
 
 def token_figures(bars: Sequence[Tensor]) -> npt.NDArray[np.float64]:
@@ -317,6 +339,7 @@ def identity(
         cases = {
             "asked for": (models.write(window, told_BA, seed), [action] * 4),
             "real bars, their own": (window.z_BLD, own),
+            "mean of the bars around": (mean_bar(window), [action] * 4),
         }
         if models.untrained is not None:
             z_BLD = models.write(window, told_BA, seed, dynamics=models.untrained)
@@ -438,7 +461,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--windows", type=int, default=48)
+    parser.add_argument("--windows", type=int, default=31)
     parser.add_argument("--weights", type=Path, default=Path("core/weights"))
     parser.add_argument("--other", type=Path, help="an action model of another seed")
     parser.add_argument(
