@@ -3,7 +3,8 @@
 The songs that DATA marks `dev` are cut, tokenized and labelled into WORK/dev.zarr (once). Then
 
 palette      utilisation and perplexity of the actions; normalised mutual information of a bar's
-             action with its song, beside that of as many k-means clusters of bars' mean log-mel
+             action with its song, beside that of as many k-means clusters of bars' mean log-mel and
+             that of the same actions in another order, which is what so few bars give by chance
 control      windows of 12 bars, the middle 4 written anew: PSNR of their log-mel with the actions
              that were inferred from them, minus that with the actions of another song's bars, the
              noise the same (delta-PSNR, Genie, section 3.2); with mixtures and with the largest
@@ -488,8 +489,15 @@ def main() -> None:
             figures |= {name: f"{value:.3f}" for name, value in health(lam, found).items()}
             rows = table.row[(table.jitter == 0) & table.valid].astype(np.int64)
             by_mel = clusters(store, lam.config.actions, rows)
-            information = shared_information(by_mel, found.song_X.astype(str))
+            names_X = found.song_X.astype(str)
+            information = shared_information(by_mel, names_X)
             figures["song information of k-means"] = f"{information:.3f}"
+            rng = np.random.default_rng(0)
+            by_chance = [
+                shared_information(rng.permutation(found.labels.index[:, 0].numpy()), names_X)
+                for _ in range(20)
+            ]
+            figures["song information of shuffled actions"] = f"{np.mean(by_chance):.3f}"
         labels = whole_labels(bars, lam)
         windows = windows_of(store, bars, table, labels, options.windows)
     show(figures)
