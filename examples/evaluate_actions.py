@@ -271,9 +271,9 @@ def control(
         heard_as("mean of the bars around", window, mean_bar(window))
     found = {f"delta-PSNR, {name}, dB": interval(v) for name, v in deltas.items()}
     found |= {f"PSNR, {name}, dB": interval(v) for name, v in plain.items()}
-    for name in ("untrained", "mean of the bars around"):
+    for name in [n for n in ("untrained", "mean of the bars around") if n in plain]:
         for made in ("written", "without guidance"):
-            gain_W = np.subtract(plain[made], plain.get(name, np.nan))
+            gain_W = np.subtract(plain[made], plain[name])
             found[f"PSNR, {made} minus {name}, dB"] = interval(gain_W.tolist())
     return found | natures(tokens.pop("true"), tokens)
 

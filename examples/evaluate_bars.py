@@ -203,7 +203,7 @@ def measure(truth: Beats, found: Beats, duration_s: float) -> Figures:
         float(met.mean()),
         float((_nearest(inner_s, true_s)[0] <= NEAR_S).mean()) if len(inner_s) else 0.0,
         float(np.mean(bars)),
-        max(float(np.mean(bars)), *(_whole(true_s[k::2], edge_s) for k in range(2))),
+        max(float(np.mean(bars)), *(bars_found(true_s[k::2], edge_s) for k in range(2))),
         float(np.mean(counts)),
         float(first_is_right(truth, grid)),
         1000.0 * off_s[met],
@@ -231,9 +231,9 @@ def _nearest(x_s: np.ndarray, among_s: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return distance.min(axis=1), distance.argmin(axis=1)
 
 
-def _whole(true_s: np.ndarray, edge_s: np.ndarray) -> float:
+def bars_found(true_s: np.ndarray, edge_s: np.ndarray) -> float:
     """Share of the bars between these lines that have both as edges, and none between."""
-    if len(true_s) < 2:
+    if len(true_s) < 2 or not len(edge_s):
         return 0.0
     off_s, nearest = _nearest(true_s, edge_s)
     met = off_s <= NEAR_S

@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
-from evaluate_bars import NEAR_S, Example, annotated, rendered
+from evaluate_bars import Example, annotated, bars_found, rendered
 
 from mgen.core.beats import Beats
 from mgen.core.beats.meter import (
@@ -64,12 +64,7 @@ class Piece:
         place_n = best_places(self.cues, settings)
         time_s, place_n = halve_odd_bars(self.time_s, place_n, self.downbeat_T)
         found_s = time_s[place_n == 1]
-        true_s = self.truth.time_s[self.truth.beat_in_bar == 1]
-        if len(found_s) == 0 or len(true_s) < 2:
-            return 0.0
-        off_s = np.abs(true_s[:, None] - found_s)
-        nearest, near = off_s.argmin(axis=1), off_s.min(axis=1) <= NEAR_S
-        return float(np.mean(near[:-1] & near[1:] & (np.diff(nearest) == 1)))
+        return bars_found(self.truth.time_s[self.truth.beat_in_bar == 1], found_s)
 
 
 def pieces_of(data: Path, soundfonts: list[Path], work: Path, count: int) -> list[Piece]:

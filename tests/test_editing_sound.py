@@ -102,7 +102,7 @@ def test_new_bars_are_as_loud_as_the_old_and_the_change(change: float) -> None:
 
 @pytest.mark.parametrize("level", [0.1, 0.2])
 @pytest.mark.parametrize("change", [-15.0, -3.0, 5.0])
-def test_seams_are_met_however_uneven_new_sound_is(change: float, level: float) -> None:
+def test_seams_of_uneven_new_sound_are_met(change: float, level: float) -> None:
     """Quiet to the middle, with a knock, and loud from there on; and the other way round."""
     rate, bar = 16000, 32000
     rng = np.random.default_rng(2)

@@ -36,8 +36,8 @@ LEVEL_SHARE = 0.25
 much the same, and so are too sure of themselves."""
 USUAL_BPM, UNUSUAL = 120.0, 2.0
 """Tempi are expected around this; log-odds that an octave from it costs, two octaves four times
-that. Tempi and these costs are right on all dev songs and 72 renders of other dev titles from .1 to
-.3 of `LEVEL_SHARE` and 2 to 4 of `SAME_TEMPO`."""
+that. With these the tempo is right on all dev songs and 72 renders of other dev titles (none in
+7/8), and on all but one from .1 to .3 of `LEVEL_SHARE` and 2 to 4 of `SAME_TEMPO`."""
 SAME_TEMPO_WITHIN = 0.04
 NEAR_S = 0.035
 """How far a heard beat may lie from the grid and still count."""

@@ -158,7 +158,8 @@ def match_loudness(
     The gain (in dB) runs linearly from the middle of one bar to that of the next, and over the
     first and the last beat between the bar's and the seam's. They are set so that the 400 ms at a
     seam are as loud as the old sound's, and so that the rest of each bar is, but for its change.
-    Where the old sound is all but silent nothing is matched.
+    Gains are bounded, so sound that lacks more than `_MOST_DB` stays too soft. Where the old sound
+    is all but silent nothing is matched.
     """
     count = len(new_NC)
     power_new, power_old = (weighted_power(x_NC, rate) for x_NC in (new_NC, old_NC))
