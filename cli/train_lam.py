@@ -121,12 +121,13 @@ def train_lam(
 ) -> None:
     """Find the actions hidden in the bars of one store or several, without a label.
 
-    A bar has to be written again from noise by someone who knows its action only (and the average
-    bar of the song; codes: the first bar of the sequence), so the actions become what tells bars
-    apart. MODEL/run holds the
-    run; the same command goes on where it was stopped. At the end the model is written to MODEL
-    and its palette of up to 64 actions to MODEL/palette, the bars of the stores are labelled, and
-    it becomes their current latent action model. torchrun works as usual.
+    A bar has to be written again from noise by someone who knows its action only (codes: and the
+    first bar of the sequence), so the actions become what tells bars apart; relative styles see and
+    write what is left of a bar without what is usual in its song. Copies of bars (`segment-bars
+    --jitter`) make them steadier: one is read, another written. MODEL/run holds the run; the same
+    command goes on where it was stopped. At the end the model is written to MODEL and its palette
+    of up to 64 actions to MODEL/palette, the bars of the stores are labelled, and it becomes their
+    current latent action model. torchrun works as usual.
 
     [bold]Examples[/bold]
 

@@ -86,11 +86,11 @@ def real_bars(store: Store, config: LamConfig, every: int) -> tuple[Bars, BarTab
     kept_X = (table.jitter == 0) & (table.song % every == 0)
     at_X = np.cumsum(kept_X) - kept_X  # where each bar goes
     runs = [(own, run) for own, run in zip(bars.owners, bars.runs, strict=True) if kept_X[run[0]]]
-    _, copies = np.unique(bars.copies[kept_X], return_inverse=True)
+    kept, copies = np.unique(bars.copies[kept_X], return_inverse=True)
     chosen = Bars(
         z_XLD=bars.z_XLD[kept_X], mel_XLM=None, copies=copies.astype(np.int64),
         runs=tuple((int(at_X[a]), int(at_X[b - 1]) + 1) for _, (a, b) in runs),
-        owners=tuple(own for own, _ in runs),
+        owners=tuple(own for own, _ in runs), songs=tuple(bars.songs[c] for c in kept),
     )  # fmt: skip
     return chosen, table.where(kept_X)
 
@@ -101,7 +101,7 @@ def rows_of(bars: Bars, table: BarTable, lam: LatentActionModel) -> BarRows:
     return BarRows(
         z_XLD=bars.z_XLD, bpm_X=table.bpm.astype(np.float32),
         action_XA=told_of(lam, labels).numpy(), single_XA=told_of(lam, single_of(labels)).numpy(),
-        runs=bars.runs, owners=bars.owners,
+        runs=bars.runs, owners=bars.owners, copies=bars.copies,
     )  # fmt: skip
 
 
@@ -183,7 +183,7 @@ def compared(name: str, folder: Path, options: argparse.Namespace) -> dict[str, 
         "minutes": f"{minutes:.0f}",
     }  # fmt: skip
     if options.sound:
-        heard = control(models, windows, ["mixtures"])
+        heard = control(models, windows, ["mixtures"], takes=1)
         heard |= identity(models, windows, (bars, labels), None)
         for what, value in heard.items():
             print(f"{name}: {what:40} {value}", flush=True)

@@ -6,12 +6,18 @@ palette      utilisation and perplexity of the actions; normalised mutual inform
              action with its song, beside that of as many k-means clusters of bars' mean log-mel and
              that of the same actions in another order, which is what so few bars give by chance
 control      windows of 12 bars, the middle 4 written anew: PSNR of their log-mel with the actions
-             that were inferred from them, minus that with the actions of another song's bars, the
-             noise the same (delta-PSNR, Genie, section 3.2); with mixtures and with the largest
-             action alone; bootstrap intervals over windows
+             that were inferred from them, minus that with the actions of other songs' bars (the
+             mean of --partners songs), the noise the same (delta-PSNR, Genie, section 3.2); with
+             mixtures and with the largest action alone; bootstrap intervals over windows
 baselines    PSNR beside that of an untrained dynamics model and of the mean of the 8 bars around;
              the differences window by window, too; also written without guidance, which moves what
-             is written away from the likeliest towards the action
+             is written away from the likeliest towards the action. A mean is nearer to anything
+             than any one of what it is the mean of: so, too, mean against mean, of the log-mel of
+             --takes takes, and of that of the 8 bars around
+expected     the same in latents: squared error, over their variance in all music, of what the model
+             expects of the bars that are to be written (its estimate from noise alone, told their
+             actions, or none), of the mean of the 8 bars around, and of that of all bars of the
+             song, these four too; differences window by window
 nature       Frechet's distance of tokens as they are heard, and their changes, to those of the true
              bars (written with their own actions): of what is written, of the baselines, of the
              true bars themselves made by the same mosaic
@@ -22,7 +28,9 @@ identity     the same windows told one action of the palette: their sound is tok
              read by another action model, --other (nearest centroids of its embeddings)
 effects      every action on --contexts windows, against the same bars written with their own
              actions: how many change chroma (mean cosine) or onsets (F1, 50 ms) by two standard
-             errors more than other noise does
+             errors more than other noise does; and how often what an action does in one song (its
+             effect vector: the figures that name actions) is nearest to what the same action does,
+             on average, in the others
 dial         Spearman correlation of --strength with the distance to the bar as it was
 
 PSNR is over 80 mel bands in dB, peak 80 dB. Everything is of bars as the models hear them; written
@@ -51,12 +59,12 @@ from mgen.core.bars import BAR_RATE
 from mgen.core.corpus import Segmentation
 from mgen.core.dynamics.guidance import Guidance
 from mgen.core.dynamics.model import Dynamics, load_dynamics
-from mgen.core.dynamics.network import DynamicsNetwork
+from mgen.core.dynamics.network import Condition, DynamicsNetwork
 from mgen.core.dynamics.sampling import Sampling, inpaint
 from mgen.core.editing.mosaic import compose
 from mgen.core.editing.writer import GUIDANCE, RESCALE, WRITING, start_level
 from mgen.core.lam.data import Bars, read_bars
-from mgen.core.lam.effects import shared_information
+from mgen.core.lam.effects import bar_figures, shared_information
 from mgen.core.lam.folder import LatentActionModel, load_lam
 from mgen.core.lam.passes import label_songs
 from mgen.core.lam.survey import health, survey
@@ -74,6 +82,7 @@ PEAK_DB = 80.0
 MEL = LogMelSpec(
     rate=BAR_RATE, n_fft=1024, hop=256, n_mels=80, f_max=BAR_RATE / 2, power=2.0, log="db"
 )
+PARTS = ("palette", "expected", "control", "identity", "effects", "dial")
 STRENGTHS = (0.2, 0.4, 0.6, 0.8, 1.0)
 _DRAWS = 1000
 
@@ -95,6 +104,16 @@ class Window:
     true_WN: Tensor
     around_N: np.ndarray
     at: int
+    beats_B: npt.NDArray[np.int8]
+
+    @property
+    def neighbours_BN(self) -> Tensor:
+        """The sound of the other bars of the window, as it is."""
+        around_BN = torch.from_numpy(self.around_N).view(-1, self.true_WN.shape[1])
+        first = self.at // self.true_WN.shape[1]
+        last = first + WRITTEN.stop - WRITTEN.start
+        before = around_BN[first - WRITTEN.start : first]
+        return torch.cat([before, around_BN[last : last + BARS - WRITTEN.stop]])
 
     @property
     def written(self) -> slice:
@@ -121,8 +140,9 @@ class Models:
         mask_B = torch.zeros(BARS, dtype=torch.bool)
         mask_B[WRITTEN] = True
         z_BLD = inpaint(
-            dynamics or self.dynamics, window.z_BLD, mask_B, window.bpm_B, action_BA, seed=seed,
-            guidance=self.guidance, sampling=self.sampling, start_t=start_level(strength),
+            dynamics or self.dynamics, window.z_BLD, mask_B, window.bpm_B, action_BA,
+            usual_LD=window.whole_XLD.mean(0), seed=seed, guidance=self.guidance,
+            sampling=self.sampling, start_t=start_level(strength),
         )  # fmt: skip
         return normalise_tokens(z_BLD).half().float()
 
@@ -162,8 +182,11 @@ def decibels(pcm_BN: Tensor) -> Tensor:
 
 
 def psnr(one_BN: Tensor, other_BN: Tensor) -> float:
-    error = (decibels(one_BN) - decibels(other_BN)).square().mean()
-    return float(10.0 * torch.log10(PEAK_DB**2 / error))
+    return psnr_of_mel(decibels(one_BN), decibels(other_BN))
+
+
+def psnr_of_mel(one_BTM: Tensor, other_BTM: Tensor) -> float:
+    return float(10.0 * torch.log10(PEAK_DB**2 / (one_BTM - other_BTM).square().mean()))
 
 
 def interval(values: list[float], of: Callable[[np.ndarray], float] = np.mean) -> str:
@@ -189,10 +212,8 @@ def windows_of(
             written = range(found[at] + WRITTEN.start, found[at] + WRITTEN.stop)
             near = [r for r in np.flatnonzero(copy).tolist()
                     if written.start - NEAR_BARS <= r < written.stop + NEAR_BARS]  # fmt: skip
-            pcm_XN = (
-                np.stack([store.bar_pcm(int(table.row[i])) for i in near]).astype(np.float32)
-                / 32768
-            )
+            stored_XN = np.stack([store.bar_pcm(int(table.row[i])) for i in near])
+            pcm_XN = stored_XN.astype(np.float32) / 32768
             place = near.index(written.start)
             around_XN = pcm_XN.copy()
             around_XN[place : place + len(written)] = 0.0
@@ -204,7 +225,7 @@ def windows_of(
                     torch.from_numpy(bpm_X[rows]),
                     Payload(labels.index[rows], labels.weight[rows]),
                     torch.from_numpy(pcm_XN[place : place + len(written)]),
-                    around_XN.reshape(-1), place * pcm_XN.shape[1],
+                    around_XN.reshape(-1), place * pcm_XN.shape[1], table.beats[rows],
                 )
             )  # fmt: skip
     spread = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)
@@ -228,11 +249,13 @@ FORMS: dict[str, Callable[[Payload], Payload]] = {
     "mixtures": lambda payload: payload, "largest alone": largest
 }  # fmt: skip
 """What the dynamics model may be told of a bar's action."""
+EXPECTED, USUAL = "mean log-mel of takes", "mean log-mel of the bars around"
 
 
 def control(
-    models: Models, windows: list[Window], forms: Sequence[str] = tuple(FORMS)
-) -> dict[str, str]:
+    models: Models, windows: list[Window], forms: Sequence[str] = tuple(FORMS), partners: int = 4,
+    takes: int = 8,
+) -> dict[str, str]:  # fmt: skip
     """delta-PSNR and the baselines."""
     rng = np.random.default_rng(0)
     deltas: dict[str, list[float]] = {name: [] for name in forms}
@@ -248,17 +271,18 @@ def control(
 
     for seed, window in enumerate(windows):
         others = [w for w in windows if w.song != window.song]
-        other = others[rng.integers(len(others))]
-        truth_WN = window.true_WN
+        drawn = rng.choice(len(others), min(partners, len(others)), replace=False)
         for name in forms:
             told_BA = models.told(FORMS[name](window.payload))
-            wrong_BA = told_BA.clone()
-            wrong_BA[WRITTEN] = models.told(FORMS[name](other.payload))[WRITTEN]
-            right, wrong = (
-                psnr(models.sound(window, models.write(window, a_BA, seed), seed), truth_WN)
-                for a_BA in (told_BA, wrong_BA)
+            wrong_BA = [told_BA.clone() for _ in drawn]
+            for at, other in enumerate(drawn):
+                theirs_BA = models.told(FORMS[name](others[other].payload))
+                wrong_BA[at][WRITTEN] = theirs_BA[WRITTEN]
+            right, *wrong = (
+                psnr(models.sound(window, models.write(window, a_BA, seed), seed), window.true_WN)
+                for a_BA in (told_BA, *wrong_BA)
             )
-            deltas[name].append(right - wrong)
+            deltas[name].append(right - float(np.mean(wrong)))
         told_BA = models.told(window.payload)
         tokens["true"].append(window.z_BLD[WRITTEN])
         heard_as("written", window, models.write(window, told_BA, seed))
@@ -269,13 +293,66 @@ def control(
             z_BLD = models.write(window, told_BA, seed, dynamics=models.untrained)
             heard_as("untrained", window, z_BLD)
         heard_as("mean of the bars around", window, mean_bar(window))
+        truth_WTM = decibels(window.true_WN)
+        expected_WTM = torch.stack(
+            [decibels(models.sound(window, models.write(window, told_BA, s), s))
+             for s in range(seed, seed + 1000 * takes, 1000)]
+        ).mean(0)  # fmt: skip
+        plain.setdefault(EXPECTED, []).append(psnr_of_mel(expected_WTM, truth_WTM))
+        usual_TM = decibels(window.neighbours_BN).mean(0)
+        plain.setdefault(USUAL, []).append(psnr_of_mel(usual_TM.expand_as(truth_WTM), truth_WTM))
     found = {f"delta-PSNR, {name}, dB": interval(v) for name, v in deltas.items()}
     found |= {f"PSNR, {name}, dB": interval(v) for name, v in plain.items()}
     for name in [n for n in ("untrained", "mean of the bars around") if n in plain]:
         for made in ("written", "without guidance"):
             gain_W = np.subtract(plain[made], plain[name])
             found[f"PSNR, {made} minus {name}, dB"] = interval(gain_W.tolist())
+    gain_W = np.subtract(plain[EXPECTED], plain[USUAL])
+    found[f"PSNR, {EXPECTED} minus {USUAL}, dB"] = interval(gain_W.tolist())
     return found | natures(tokens.pop("true"), tokens)
+
+
+def expectation(models: Models, windows: list[Window]) -> dict[str, str]:
+    """Errors of expected bars in latents."""
+    errors: dict[str, list[float]] = {}
+    for seed, window in enumerate(windows):
+        network = models.dynamics.network
+        truth_WLD = network.to_flow(window.z_BLD)[WRITTEN]
+        around_BLD = torch.cat([window.z_BLD[: WRITTEN.start], window.z_BLD[WRITTEN.stop :]])
+        guesses = {
+            "model": expected(models.dynamics, models, window, seed, told=True),
+            "model, told no action": expected(models.dynamics, models, window, seed, told=False),
+            "mean of the bars around": network.to_flow(around_BLD.mean(0)),
+            "mean of the song": network.to_flow(window.whole_XLD.mean(0)),
+        }
+        if models.untrained is not None:
+            guesses["untrained"] = expected(models.untrained, models, window, seed, told=True)
+        for name, guess in guesses.items():
+            errors.setdefault(name, []).append(float((guess - truth_WLD).square().mean()))
+    found = {f"expected, error of {name}": interval(v) for name, v in errors.items()}
+    model_W = errors.pop("model")
+    for name, values in errors.items():
+        less = np.subtract(values, model_W).tolist()
+        found[f"expected, {name} minus model"] = interval(less)
+        found[f"expected, model nearer than {name}"] = f"{np.mean(np.array(less) > 0):.2f}"
+    return found
+
+
+def expected(
+    dynamics: Dynamics, models: Models, window: Window, seed: int, *, told: bool
+) -> Tensor:
+    """The estimate of the written bars from noise alone, in the space of the flow."""
+    network, t_1B = dynamics.network, torch.full((1, BARS), dynamics.config.context_t)
+    t_1B[:, WRITTEN] = 1.0
+    x_1BLD = network.to_flow(window.z_BLD)[None]
+    noise_1BLD = torch.randn(x_1BLD.shape, generator=torch.Generator().manual_seed(seed))
+    x_1BLD = torch.lerp(x_1BLD, noise_1BLD, t_1B[..., None, None])
+    knows_1B = torch.ones(1, BARS, dtype=torch.bool)
+    condition = Condition(
+        window.bpm_B[None], models.told(window.payload)[None], knows_1B & (window.bpm_B > 0),
+        knows_1B & told, window.whole_XLD.mean(0)[None],
+    )  # fmt: skip
+    return dynamics.clean(x_1BLD, t_1B, condition)[0, WRITTEN]
 
 
 def mean_bar(window: Window) -> Tensor:
@@ -368,13 +445,16 @@ def effects(models: Models, windows: list[Window]) -> dict[str, str]:
         floor += likeness(one, other)
     floor_X2 = np.array(floor)
     changed = {"chroma": 0, "onsets": 0, "either": 0}
+    vectors = []
     for action in range(models.lam.config.actions):
-        found = []
+        found, mine = [], []
         for seed, window in enumerate(windows):
             told_BA = models.told(window.payload)
             told_BA[WRITTEN] = models.told(single(action, window.payload))[WRITTEN]
             sound = models.sound(window, models.write(window, told_BA, seed), seed)
             found += likeness(bases[seed], sound)
+            mine.append(effect_of(window, bases[seed], sound))
+        vectors.append(np.stack(mine))
         found_X2 = np.array(found)
         error_2 = np.hypot(*(x.std(0) / np.sqrt(len(x)) for x in (floor_X2, found_X2)))
         chroma, onsets = (floor_X2.mean(0) - found_X2.mean(0) > 2.0 * error_2).tolist()
@@ -383,9 +463,37 @@ def effects(models: Models, windows: list[Window]) -> dict[str, str]:
         changed["either"] += chroma or onsets
     total = models.lam.config.actions
     levels = f"{floor_X2[:, 0].mean():.3f}, {floor_X2[:, 1].mean():.3f}"
-    return {"chroma cosine, onset F1 of another seed": levels} | {
-        f"actions that change {name}": f"{count} of {total}" for name, count in changed.items()
-    }
+    return (
+        {"chroma cosine, onset F1 of another seed": levels}
+        | {f"actions that change {name}": f"{count} of {total}" for name, count in changed.items()}
+        | recognised(np.stack(vectors), [w.song for w in windows])
+    )
+
+
+def effect_of(window: Window, before_WN: Tensor, after_WN: Tensor) -> np.ndarray:
+    """What an action did to the figures of the bars (E,), the mean of all that were written."""
+    before_XE, after_XE = (
+        bar_figures((x_WN.numpy() * 32767).astype(np.int16), window.beats_B[WRITTEN])
+        for x_WN in (before_WN, after_WN)
+    )
+    change_E: np.ndarray = (after_XE - before_XE).mean(0)
+    return change_E
+
+
+def recognised(effect_RCE: np.ndarray, songs: Sequence[str]) -> dict[str, str]:
+    """How often the effect vector of an action (R) in a context (C) is nearest to the mean of those
+    of the same action in the contexts of other songs; each figure by its spread.
+    """
+    scaled_RCE = effect_RCE / effect_RCE.std(axis=(0, 1)).clip(1e-9)
+    hits: dict[int, list[float]] = {1: [], 3: []}
+    for at, song in enumerate(songs):
+        others = [c for c, name in enumerate(songs) if name != song]
+        centroid_RE = scaled_RCE[:, others].mean(1)
+        distance_RR = np.linalg.norm(scaled_RCE[:, at, None] - centroid_RE, axis=2)
+        rank_R = (distance_RR < np.diag(distance_RR)[:, None]).sum(1)
+        for top, found in hits.items():
+            found.append(float((rank_R < top).mean()))
+    return {f"effect vector recognised, top {top}": interval(v) for top, v in hits.items()}
 
 
 def likeness(one_WN: Tensor, other_WN: Tensor) -> list[list[float]]:
@@ -465,12 +573,12 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=31)
     parser.add_argument("--weights", type=Path, default=Path("core/weights"))
     parser.add_argument("--other", type=Path, help="an action model of another seed")
-    parser.add_argument(
-        "--only", choices=("palette", "control", "identity", "effects", "dial"), action="append"
-    )
-    parser.add_argument("--contexts", type=int, default=4, help="windows of `effects`")
+    parser.add_argument("--only", choices=PARTS, action="append")
+    parser.add_argument("--contexts", type=int, default=8, help="windows of `effects`")
+    parser.add_argument("--partners", type=int, default=4, help="other songs of delta-PSNR")
+    parser.add_argument("--takes", type=int, default=8, help="of each window, for their mean")
     options = parser.parse_args()
-    wanted = options.only or ["palette", "control", "identity", "effects", "dial"]
+    wanted = options.only or PARTS
     options.work.mkdir(parents=True, exist_ok=True)
     path = options.work / "dev.zarr"
     with (options.data / "manifest.csv").open(newline="", encoding="utf-8") as file:
@@ -506,13 +614,16 @@ def main() -> None:
     dynamics = load_dynamics(options.weights / "dynamics")
     models = Models(tokenizer, lam, dynamics, loaded_untrained(dynamics))
     print(len(windows), "windows of", len({w.song for w in windows}), "songs", flush=True)
+    if "expected" in wanted:
+        show(expectation(models, windows))
     if "control" in wanted:
-        show(control(models, windows))
+        show(control(models, windows, partners=options.partners, takes=options.takes))
     if "identity" in wanted:
         other = load_lam(options.other) if options.other else None
         show(identity(models, windows, (bars, labels), other))
     if "effects" in wanted:
-        show(effects(models, windows[:: max(1, len(windows) // options.contexts)]))
+        spread = np.linspace(0, len(windows) - 1, min(options.contexts, len(windows)))
+        show(effects(models, [windows[at] for at in spread.round().astype(int)]))
     if "dial" in wanted:
         show(dial(models, windows))
 

@@ -1,12 +1,13 @@
 """Train the shipped action models: the recipe of core/weights/lam and core/weights/dynamics.
 
-    python examples/train_actions.py WORK [--lam-steps N] [--dynamics-steps N] [-o core/weights]
+    python examples/train_actions.py WORK [--lam-steps N] [--dynamics-steps N] [--start MODEL]
+        [-o core/weights]
 
 WORK is where examples/train_tokenizer.py has left its stores of songs and of rendered MIDI. Each
-song is added once more, played so much faster or slower that it is in another key. The tokenizer
-that ships makes their latents. The latent action model learns from the songs as they are, the
-dynamics model from all; the copies of songs that are held out are held out with them. It resumes
-from WORK; figures are in WORK/lam/metrics.jsonl and WORK/dynamics/metrics.jsonl.
+song is added four times more, played so much faster or slower that it is in another key. The
+tokenizer that ships makes their latents. The latent action model learns from the songs as they are,
+the dynamics model from all; the copies of songs that are held out are held out with them. It
+resumes from WORK; figures are in WORK/lam/metrics.jsonl and WORK/dynamics/metrics.jsonl.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from train_tokenizer import fill_store
 from mgen.core.audio import read_audio
 from mgen.core.beats import Beats
 from mgen.core.beats.exports import beats_text
-from mgen.core.checkpoint import load_model, save_model
+from mgen.core.checkpoint import load_model, save_model, summarise
 from mgen.core.corpus import Segmentation
 from mgen.core.dynamics import make_dynamics_config
 from mgen.core.dynamics.data import BarRows, WindowSettings
@@ -44,8 +45,20 @@ from mgen.core.tokenizer import load_tokenizer
 from mgen.core.tokenizer.passes import tokenize_songs
 from mgen.core.train_loop import TrainSettings, train
 
-SHIFTS = (2.0, 4.0)
-"""Semitones, up or down, that a copy of a song is moved by: at least, at most."""
+SHIFTS = {"shifted": (2.0, 4.0), "shifted-2": (2.0, 4.0), "shifted-3": (0.5, 2.0),
+          "shifted-4": (4.0, 6.0)}  # fmt: skip
+"""Semitones that the copies of songs in each store are moved by: at least, at most. Up or down by
+chance, but `shifted-2` the other way than `shifted`."""
+
+
+def shift_of(song: str, copy: str) -> float:
+    """Semitones that a copy of a song is moved by: always the same."""
+    if copy in {"shifted", "shifted-2"}:
+        rng = random.Random(song)
+        way, by = rng.choice((-1, 1)), rng.uniform(*SHIFTS["shifted"])
+        return way * by if copy == "shifted" else -way * rng.uniform(*SHIFTS[copy])
+    rng = random.Random(f"{song}/{copy.removeprefix('shifted-')}")
+    return rng.choice((-1, 1)) * rng.uniform(*SHIFTS[copy])
 
 
 def shifted_songs(store: Store, folder: Path) -> dict[str, str]:
@@ -55,8 +68,7 @@ def shifted_songs(store: Store, folder: Path) -> dict[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     origin = {}
     for song in store.songs():
-        rng = random.Random(song.sha256)
-        ratio = 2.0 ** (rng.choice((-1, 1)) * rng.uniform(*SHIFTS) / 12.0)
+        ratio = 2.0 ** (shift_of(song.sha256, folder.name) / 12.0)
         out = folder / f"{song.name}-{song.sha256[:8]}.flac"
         origin[out.name] = song.sha256
         if out.exists():
@@ -122,6 +134,17 @@ def dynamics_task(
     return DynamicsTask(replace(config, **sizes), windows, batch=batch, valid_windows=valid_windows)
 
 
+def begin_with(task: DynamicsTask, start: Path) -> None:
+    """Go on from the weights of another model, which may have been told other actions; what is
+    known of the data (means and spreads) is that of the new.
+    """
+    _, state = load_model(start, DYNAMICS)
+    for name, value in task.model.named_parameters():
+        if name in state:
+            value.data.copy_(state[name])
+    task.about["start"] = summarise(start).id
+
+
 def learn_dynamics(
     stores: list[Store], lam: LatentActionModel, origin: dict[str, str],
     options: argparse.Namespace,
@@ -129,6 +152,8 @@ def learn_dynamics(
     rows = read_rows(stores, lam)
     rows = replace(rows, owners=[origin.get(owner, owner) for owner in rows.owners])
     task = dynamics_task(rows, lam, options.batch)
+    if options.start is not None:
+        begin_with(task, options.start)
     folder = run(task, options.dynamics_steps, options.lr, options.work / "dynamics", options)
     about, state = load_model(folder, DYNAMICS)
     save_model(options.out / "dynamics", state, about, DYNAMICS)
@@ -140,30 +165,35 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, default=Path("core/weights/tokenizer"))
     parser.add_argument("--lam-steps", type=int, default=500)
     parser.add_argument("--dynamics-steps", type=int, default=1700)
+    parser.add_argument("--start", type=Path, help="dynamics model whose weights to go on from")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
     parser.add_argument("--samples-every", type=int, default=250)
     parser.add_argument("-o", "--out", type=Path, default=Path("core/weights"))
     options = parser.parse_args()
-    folder = options.work / "shifted"
-    with Store.open(options.work / "songs.zarr") as songs:
-        by_name = shifted_songs(songs, folder)
-    copies = sorted(folder / name for name in by_name)
-    fill_store(options.work / "shifted.zarr", copies, Segmentation(beats_path=folder))
+    by_name: dict[str, dict[str, str]] = {}
+    for name in SHIFTS:
+        folder = options.work / name
+        with Store.open(options.work / "songs.zarr") as songs:
+            by_name[name] = shifted_songs(songs, folder)
+        copies = sorted(folder / file for file in by_name[name])
+        fill_store(options.work / f"{name}.zarr", copies, Segmentation(beats_path=folder))
     tokenizer = load_tokenizer(options.tokenizer)
     with contextlib.ExitStack() as stack:
         stores = [
             stack.enter_context(Store.open(options.work / f"{name}.zarr", "a"))
-            for name in ("songs", "renders", "shifted")
+            for name in ("songs", "renders", *SHIFTS)
         ]
         for store in stores:
             for report in tokenize_songs(store, tokenizer):
                 print(report.status, report.name, flush=True)
-        lam = learned_lam(stores, options)
         origin = {
-            song.sha256: by_name[Path(song.source).name] for song in stores[-1].songs()
-        }  # fmt: skip
+            song.sha256: by_name[name][Path(song.source).name]
+            for name, store in zip(SHIFTS, stores[2:], strict=True)
+            for song in store.songs()
+        }
+        lam = learned_lam(stores, options)
         learn_dynamics(stores, lam, origin, options)
 
 

@@ -59,6 +59,7 @@ def condition(sequences: int = 1, bars: int = BARS, seed: int = 5) -> Condition:
         action_SBA=noise(sequences, bars, ACTION, seed=seed + 1),
         knows_bpm_SB=torch.ones(sequences, bars, dtype=torch.bool),
         knows_action_SB=torch.ones(sequences, bars, dtype=torch.bool),
+        usual_SLD=noise(sequences, TOKENS, DIMS, seed=seed + 2),
     )
 
 
@@ -132,6 +133,21 @@ class TestAll:
         out = network(x_SBLD, t_SB, given)
         assert torch.equal(out, network(x_SBLD, t_SB, other))
         assert out.isfinite().all()
+
+    def test_a_song_that_is_not_known_is_like_all_music(self, how: How) -> None:
+        network, x_SBLD = tiny(how), noise(2, BARS, TOKENS, DIMS)
+        network.calibrate(noise(9, TOKENS, DIMS) + 2.0, torch.full((9,), 90.0), noise(9, ACTION))
+        t_SB, told = torch.rand(2, BARS), condition(2)
+        with torch.no_grad():
+            unknown = network(x_SBLD, t_SB, told._replace(usual_SLD=None))
+            mean_1LD = network.mean_D.expand(1, TOKENS, DIMS)
+            same = network(x_SBLD, t_SB, told._replace(usual_SLD=mean_1LD))
+            known = network(x_SBLD, t_SB, told)
+        torch.testing.assert_close(same, unknown)
+        assert ((known - unknown).abs().amax((2, 3)) > 1e-4).all()  # every bar is shown it
+        both = told.and_then(condition(1, seed=9))
+        assert [len(part) for part in both] == [3] * 5
+        assert told._replace(usual_SLD=None).and_then(told).usual_SLD is None
 
     def test_gradient_reaches_everything(self, how: How) -> None:
         network, given = tiny(how), condition(2)

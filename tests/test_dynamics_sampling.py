@@ -247,6 +247,20 @@ def test_a_start_near_the_source_stays_near_it(dynamics: Dynamics) -> None:
     assert near == sorted(near)
 
 
+def test_the_average_bar_of_the_song_is_shown_with_and_without_guidance(
+    dynamics: Dynamics,
+) -> None:
+    given_song, mask_B = song(7), mask_of(7, 2, 6)
+    usual_LD = noise(TOKENS, DIMS, seed=8)
+    for guidance in (None, Guidance(scale=2.0)):
+        plain, told, like_all = (
+            inpaint(dynamics, **given_song, mask_B=mask_B, guidance=guidance, usual_LD=usual)
+            for usual in (None, usual_LD, dynamics.network.mean_D.expand(TOKENS, DIMS))
+        )
+        assert torch.equal(plain, like_all)
+        assert ((told - plain).abs().amax((1, 2)) > 1e-4).tolist() == mask_B.tolist()
+
+
 def test_guidance_of_1_is_none_and_goes_on_in_a_line(dynamics: Dynamics) -> None:
     given_song, mask_B = song(4), mask_of(4, 1, 2)
     plain = inpaint(dynamics, **given_song, mask_B=mask_B)

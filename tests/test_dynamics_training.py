@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -122,18 +122,19 @@ def test_songs_that_are_too_short_are_left_out_or_refused() -> None:
     short = BarRows(
         z_XLD=given_rows.z_XLD, bpm_X=given_rows.bpm_X, action_XA=given_rows.action_XA,
         single_XA=given_rows.single_XA, runs=[(0, 7), (7, 9)], owners=["a", "b"],
+        copies=given_rows.copies,
     )  # fmt: skip
     bars = TrainingBars(short, WindowSettings(bars=5))
     assert bars.held_out == {}
     assert {name: len(x) for name, x in bars.held_out_windows(9).items()} == {
-        "z_SBLD": 3, "bpm_SB": 3, "action_SBA": 3, "single_SBA": 3,
+        "z_SBLD": 3, "bpm_SB": 3, "action_SBA": 3, "single_SBA": 3, "usual_SLD": 3,
     }  # fmt: skip
     with pytest.raises(StoreError, match=r"no song has 8 bars on end.*at most 7.*--bars"):
         TrainingBars(short, WindowSettings(bars=16))
     with pytest.raises(ValueError, match="differ in length"):
         BarRows(
             z_XLD=given_rows.z_XLD, bpm_X=given_rows.bpm_X[1:], action_XA=given_rows.action_XA,
-            single_XA=given_rows.single_XA, runs=[], owners=[],
+            single_XA=given_rows.single_XA, runs=[], owners=[], copies=given_rows.copies,
         )  # fmt: skip
 
 
@@ -204,6 +205,27 @@ def all_known(batch: dict[str, Tensor]) -> Condition:
     return Condition(batch["bpm_SB"], batch["action_SBA"], known_SB, known_SB)
 
 
+def test_the_average_bar_is_that_of_the_same_copy() -> None:
+    given_rows = rows(3, 7)
+    bars = TrainingBars(given_rows, WindowSettings(bars=5))
+    found = bars.gathered(np.array([0, 2, 9, 14]), 3)["usual_SLD"]
+    for at, song in enumerate((0, 0, 1, 2)):
+        wanted = given_rows.z_XLD[song * 7 : song * 7 + 7].astype(np.float64).mean(0)
+        assert np.allclose(found[at], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_songs_are_left_unknown_by_the_recipe(share: float) -> None:
+    task = tiny_task(recipe=Recipe(no_song=share), batch=16)
+    network, batch = cast(DynamicsNetwork, task.model), task.batch(0)
+    torch.nn.init.normal_(network.show.weight)
+    torch.nn.init.normal_(network.leave.weight)
+    other = {**batch, "usual_SLD": batch["usual_SLD"] + 3.0}
+    with torch.no_grad():
+        one, two = (float(task.loss(network, b, draw(16))["loss"]) for b in (batch, other))
+    assert (one == two) == (share == 1.0)
+
+
 @pytest.mark.parametrize("prediction", ["v", "x"])
 def test_the_loss_of_silence_is_the_power_of_what_is_to_be_said(prediction: str) -> None:
     task = tiny_task(prediction=prediction, batch=64)
@@ -271,7 +293,8 @@ def test_learns_one_batch_and_writes_it(how: How) -> None:
     z_BLD, mask_B = batch["z_SBLD"][0], torch.tensor([False, True, False, True, True])
     out_BLD = inpaint(
         Dynamics(network), torch.where(mask_B[:, None, None], 0.0, z_BLD), mask_B,
-        batch["bpm_SB"][0], batch["action_SBA"][0], sampling=Sampling(steps=8),
+        batch["bpm_SB"][0], batch["action_SBA"][0], usual_LD=batch["usual_SLD"][0],
+        sampling=Sampling(steps=8),
     )  # fmt: skip
     assert torch.equal(out_BLD[~mask_B], z_BLD[~mask_B])
     to_bar = (out_BLD - z_BLD)[mask_B].square().mean((1, 2))

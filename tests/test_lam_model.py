@@ -23,6 +23,7 @@ from mgen.core.lam.data import Bars, TrainingBars
 from mgen.core.lam.folder import LatentActionModel, load_lam, save_lam
 from mgen.core.lam.model import ActionNetwork
 from mgen.core.lam.training import LamTask
+from mgen.core.lam.usual import usual_of
 from mgen.core.train_loop import Draw, TrainSettings, train
 
 TOKENS, DIMS = 8, 4
@@ -31,7 +32,7 @@ TINY = LamSizes(
 )
 STEPS: tuple[BottleneckName, ...] = ("vq", "fsq", "residual-fsq")
 KINDS = (*BOTTLENECKS, "relative")
-"""`style` is of a bar alone here, `relative` of what sets it apart from its song."""
+"""`style` is of a bar alone here, `relative` of what is left of it without what is usual."""
 
 
 def make_config(name: str, **changed: Any) -> LamConfig:
@@ -101,28 +102,26 @@ def test_a_style_is_of_its_bars_alone(per: int) -> None:
     assert [b for b, seen in enumerate(seen_B) if seen] == list(range(per, 2 * per))
 
 
-def test_a_relative_style_is_of_what_sets_a_bar_apart() -> None:
-    """What all bars of a song have in common does not count."""
-    network, z_SBLD = tiny("relative").eval(), latents(2, 8)
-    usual_SLD, common_S1LD = z_SBLD.mean(1), latents(2, seed=4)[:, None]
-    found = network.infer(z_SBLD, usual_SLD)
-    other = network.infer(z_SBLD + common_S1LD, usual_SLD + common_S1LD[:, 0])
-    assert torch.allclose(other.embedding, found.embedding, atol=1e-5)
-    assert not torch.allclose(network.infer(z_SBLD, usual_SLD + 1.0).embedding, found.embedding)
-    with pytest.raises(ValueError, match="average bar"):
-        network.infer(z_SBLD)
+class TestUsual:
+    def test_what_is_left_is_white(self) -> None:
+        """Its numbers are uncorrelated over the song, with variance 1: against float64."""
+        mix_DD = torch.randn(DIMS, DIMS, generator=torch.Generator().manual_seed(1))
+        z_XLD = latents(200) @ mix_DD * 3.0 + latents(1, seed=7)[0]
+        left_XLD = usual_of(z_XLD).left_of(z_XLD)
+        assert torch.allclose(left_XLD.mean(0), torch.zeros(TOKENS, DIMS), atol=1e-4)
+        covariance_DD = np.cov(left_XLD.double().flatten(0, 1).T.numpy(), bias=True)
+        assert np.allclose(covariance_DD, np.eye(DIMS), atol=0.12)
 
+    def test_what_all_bars_have_in_common_does_not_count(self) -> None:
+        z_XLD = latents(30)
+        louder_XLD = 1.5 * z_XLD + latents(1, seed=4)
+        one, other = (usual_of(x).left_of(x) for x in (z_XLD, louder_XLD))
+        assert torch.allclose(one, other, atol=0.05)
 
-def test_the_decoder_of_relative_styles_sees_the_average_bar_and_its_own_action() -> None:
-    network = woken(tiny("relative"))
-    z_SUTP = network.units(latents(1, 8))
-    noisy, usual = torch.randn(z_SUTP.shape), z_SUTP.mean(1)
-    told = torch.randn(1, 8, TINY.embedding, requires_grad=True)
-    out = network.decoder(noisy, torch.full((1, 8), 0.7), told, usual)
-    (action,) = torch.autograd.grad(out[:, 3].square().sum(), told)
-    assert (action.abs().sum((0, 2)) > 0).nonzero().tolist() == [[3]]
-    other = network.decoder(noisy, torch.full((1, 8), 0.7), told, usual + 1.0)
-    assert ((other - out).abs().amax((0, 2, 3)) > 1e-6).all()
+    @pytest.mark.parametrize("bars", [1, 2])
+    def test_one_bar_and_equal_bars_leave_nothing(self, bars: int) -> None:
+        z_XLD = latents(1).expand(bars, -1, -1)
+        assert torch.allclose(usual_of(z_XLD).left_of(z_XLD), torch.zeros(()), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BOTTLENECKS)
@@ -241,6 +240,7 @@ def some_bars(name: str, songs: int = 3, bars: int = 10) -> TrainingBars:
         z_XLD=z.half().numpy(), mel_XLM=None,
         runs=tuple((s * bars, (s + 1) * bars) for s in range(songs)),
         owners=tuple(str(s) for s in range(songs)), copies=np.arange(songs).repeat(bars),
+        songs=tuple(str(s) for s in range(songs)),
     )  # fmt: skip
     return TrainingBars(held, make_config(name), seed=0, held_out=0.3)
 
@@ -304,7 +304,7 @@ class TestLabels:
     def test_relative_styles_are_told_apart_from_the_whole_song(self) -> None:
         lam, z_XLD = LatentActionModel(tiny("relative")), latents(21)
         found = lam.label(z_XLD)
-        direct = lam.network.infer(z_XLD[None], z_XLD.mean(0)[None]).payload
+        direct = lam.network.infer(usual_of(z_XLD).left_of(z_XLD)[None]).payload
         assert torch.equal(found.index, direct.index[0])
         assert torch.equal(lam.label(z_XLD + 1.0).index, found.index)
 
@@ -312,7 +312,7 @@ class TestLabels:
     def test_some_bars_and_the_average_are_enough_for_styles(self, name: str) -> None:
         lam, z_XLD = LatentActionModel(tiny(name)), latents(21)
         whole, some = lam.label(z_XLD), [2, 3, 4, 17, 20]
-        found = lam.label(z_XLD[some], z_XLD.mean(0))
+        found = lam.label(z_XLD[some], usual_of(z_XLD))
         assert lam.by_bar
         assert torch.equal(found.index, whole.index[some])
         assert torch.allclose(found.weight, whole.weight[some], atol=1e-6)

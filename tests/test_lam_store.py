@@ -13,11 +13,20 @@ import pytest
 import torch
 import zarr
 from labelled_store import BARS, MADE, TOKENIZER, TOKENS, bar_of, bar_table, kinds, make_store
+from scipy.linalg import inv, sqrtm
 from test_lam_model import TINY
 
 from mgen.core.errors import InputError, StaleError, StoreError
 from mgen.core.lam.config import BottleneckName, LamConfig, make_config
-from mgen.core.lam.data import TrainingBars, bar_mel, current_latents, mel_spec, read_bars, runs_of
+from mgen.core.lam.data import (
+    Bars,
+    TrainingBars,
+    bar_mel,
+    current_latents,
+    mel_spec,
+    read_bars,
+    runs_of,
+)
 from mgen.core.lam.folder import LatentActionModel
 from mgen.core.lam.model import ActionNetwork
 from mgen.core.lam.palette import load_palette, save_palette
@@ -304,10 +313,10 @@ class TestTrainingData:
         slow = log_mel_reference(torch.from_numpy(pcm[:, 256:] / 32768.0), spec)[:, :TOKENS]
         assert torch.allclose(torch.from_numpy(bars.mel_XLM[:2]).double(), slow, atol=0.1)
         batch = TrainingBars(bars, config).batch(0, 2)
-        assert batch["mel_SBLM"].shape == (2, 8, TOKENS, 80)
-        assert batch["usual_mel_SLM"].shape == (2, TOKENS, 80)
+        assert batch["read_SBLF"].shape == (2, 8, TOKENS, 80)
+        assert batch["z_SBLD"].shape == (2, 8, TOKENS, 16)
 
-    def test_what_is_usual_is_the_mean_of_the_same_copy(self, filled: Path) -> None:
+    def test_relative_styles_are_of_what_is_left_of_each_copy(self, filled: Path) -> None:
         config = config_of("style", bars=4)
         assert config.relative
         with Store.open(filled) as store:
@@ -316,9 +325,35 @@ class TestTrainingData:
         for first in data.train[:: max(1, len(data.train) // 9)]:
             row = int(first) % len(table)
             mine = (table.song == table.song[row]) & (table.jitter == table.jitter[row])
-            mean_LD = bars.z_XLD[: len(table)][mine].astype(np.float64).mean(0)
-            found = data.sequences(np.array([first]))["usual_z_SLD"][0]
-            assert np.allclose(found.numpy(), mean_LD, atol=1e-3)
+            x_XLD = bars.z_XLD[: len(table)][mine].astype(np.float64)
+            left_XLD = x_XLD - x_XLD.mean(0)
+            flat_ND = left_XLD.reshape(-1, 16)
+            whiten = np.real(sqrtm(inv(flat_ND.T @ flat_ND / len(flat_ND) + 0.02 * np.eye(16))))
+            at = row - int(np.flatnonzero(mine)[0])
+            found = data.sequences(np.array([first]))
+            assert np.allclose(found["z_SBLD"][0], left_XLD[at : at + 4] @ whiten, atol=5e-3)
+            assert torch.equal(found["read_SBLF"], found["z_SBLD"])
+
+    def test_what_is_read_is_another_copy_of_what_is_written(self) -> None:
+        rng = np.random.default_rng(0)
+        z = rng.standard_normal((28, TOKENS, 16)).astype(np.float16)
+        bars = Bars(
+            z_XLD=z, mel_XLM=None, runs=((0, 6), (6, 12), (12, 18), (18, 23), (23, 28)),
+            owners=("a", "a", "b", "b", "c"), copies=np.repeat(np.arange(5), [6, 6, 6, 5, 5]),
+            songs=("a", "a", "b", "b", "c"),
+        )  # fmt: skip
+        data = TrainingBars(bars, config_of("vq", bars=4), held_out=0.0)
+        firsts = np.array([1, 8, 13, 19, 24])
+        same = data.sequences(firsts)
+        assert torch.equal(same["z_SBLD"], same["read_SBLF"])
+        found = data.sequences(firsts, rng)
+        assert torch.equal(found["z_SBLD"], same["z_SBLD"])
+        where = [7, 2, 13, 19, 24]  # b's copies have other bars, c has one
+        wanted = np.stack([z[at : at + 4] for at in where]).astype(np.float32)
+        assert np.array_equal(found["read_SBLF"].numpy(), wanted)
+        one, again, other = (data.batch(step, 3)["read_SBLF"] for step in (3, 3, 4))
+        assert torch.equal(one, again)
+        assert not torch.equal(one, other)
 
     def test_a_mel_frame_hears_its_own_token(self) -> None:
         pcm = np.zeros((1, 32768), np.int16)

@@ -24,7 +24,7 @@ from mgen.core.tokenizer.passes import latents_id
 from mgen.core.weights import shipped
 
 SONG = Path(__file__).parents[1] / "examples" / "vibe_ace.ogg"  # of the split `dev`
-BARS, ACTION = slice(7, 9), 17
+BARS, ACTION = slice(7, 9), 39
 
 
 @pytest.mark.parametrize(("stage", "most"), [("lam", 8_100_000), ("dynamics", 18_100_000)])

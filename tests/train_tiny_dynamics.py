@@ -29,7 +29,7 @@ def rows(songs: int = 3, bars: int = 7, seed: int = 0) -> BarRows:
         z_XLD=rng.standard_normal((n, TOKENS, DIMS)).astype(np.float16),
         bpm_X=rng.uniform(60, 180, n).astype(np.float32), action_XA=action_XA,
         single_XA=0.5 * action_XA, runs=[(i * bars, (i + 1) * bars) for i in range(songs)],
-        owners=[f"song {i}" for i in range(songs)],
+        owners=[f"song {i}" for i in range(songs)], copies=np.repeat(np.arange(songs), bars),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ action.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -45,6 +46,8 @@ class BarRows:
         First row and the one past the last of usable bars that follow one another.
     owners
         The song of each run: the hash of its source.
+    copies
+        The copy of a song that each row is of, from 0.
     """
 
     z_XLD: npt.NDArray[np.float16]
@@ -53,11 +56,13 @@ class BarRows:
     single_XA: npt.NDArray[np.float32]
     runs: Sequence[tuple[int, int]]
     owners: Sequence[str]
+    copies: npt.NDArray[np.int64]
 
     def __post_init__(self) -> None:
         """Refuse columns that do not belong together."""
         n = len(self.z_XLD)
-        if not n == len(self.bpm_X) == len(self.action_XA) == len(self.single_XA):
+        columns = (self.bpm_X, self.action_XA, self.single_XA, self.copies)
+        if any(len(column) != n for column in columns):
             raise ValueError("columns of bars differ in length")
         if len(self.runs) != len(self.owners) or any(not 0 <= a < b <= n for a, b in self.runs):
             raise ValueError(f"runs of bars reach beyond {n} bars, or have no owner")
@@ -109,6 +114,7 @@ class TrainingBars:
             If no window to learn from is there.
         """
         self.rows, self.settings = rows, settings
+        self._usual_CLD = _means(rows.z_XLD, rows.copies)
         wanted = sorted({*range(_STRIDE, settings.bars, _STRIDE), settings.bars})
         lengths_of_runs = [last - first for first, last in rows.runs]
         able = {
@@ -149,8 +155,9 @@ class TrainingBars:
         )
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
-        """The windows of a step: `z_SBLD`, `bpm_SB`, `action_SBA`, `single_SBA` (float32), and
-        `span_SB` (bool): the bars that are written, all of them in most windows.
+        """The windows of a step: `z_SBLD`, `bpm_SB`, `action_SBA`, `single_SBA`, `usual_SLD` (the
+        average bar of the same copy of the song; all float32), and `span_SB` (bool): the bars that
+        are written, all of them in most windows.
         """
         rng = np.random.default_rng([self.settings.seed, step])
         length = int(rng.choice(self.lengths))
@@ -178,14 +185,27 @@ class TrainingBars:
             "action_SBA": self.rows.action_XA, "single_SBA": self.rows.single_XA,
         }  # fmt: skip
         rows_SB = starts[:, None] + np.arange(length)
-        return {
+        found = {
             name: torch.from_numpy(column[rows_SB].astype(np.float32))
             for name, column in columns.items()
         }
+        return {**found, "usual_SLD": torch.from_numpy(self._usual_CLD[self.rows.copies[starts]])}
+
+
+def _means(
+    z_XLD: npt.NDArray[np.float16], copies_X: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """The average bar of each copy (C, L, D)."""
+    edges = np.concatenate([[0], np.cumsum(np.bincount(copies_X))])
+    means = [
+        z_XLD[a:b].mean(0, dtype=np.float32) if a < b else np.zeros(z_XLD.shape[1:], np.float32)
+        for a, b in itertools.pairwise(edges.tolist())
+    ]
+    return np.stack(means)
 
 
 def _digest(rows: BarRows) -> str:
     digest = hashlib.sha256(repr((list(rows.runs), list(rows.owners))).encode())
-    for column in (rows.z_XLD, rows.bpm_X, rows.action_XA, rows.single_XA):
+    for column in (rows.z_XLD, rows.bpm_X, rows.action_XA, rows.single_XA, rows.copies):
         digest.update(np.ascontiguousarray(column).tobytes())
     return digest.hexdigest()

@@ -3,7 +3,8 @@
 DiT (Peebles and Xie 2023) with Diffusion Forcing (Chen et al., NeurIPS 2024): every bar has its own
 t, from 0 (the bar itself) to 1 (noise). What is kept, what is written, and in what order, is a
 matter of these levels alone. Attention runs both ways between bars, or block-causally: one network
-is trained for both.
+is trained for both. Each bar is also shown the average bar of its song, position by position: a
+window sees few bars, and actions may be relative to all.
 
 Letters: S sequences, B bars, L tokens of a bar, D dims of a token, A numbers of an action, P
 patches of a bar, T = B * P positions, W width, K width of a bar's embedded conditions, N bars of a
@@ -41,17 +42,34 @@ class Condition(NamedTuple):
         Embedded actions, as the LAM gives them; any numbers where not known.
     knows_bpm_SB, knows_action_SB
         False where the network is told nothing (a learned null).
+    usual_SLD
+        The average bar of each sequence's song, which actions may be relative to; where it is not
+        known that of all music, the network's `mean_D`; None: known of none.
     """
 
     bpm_SB: Tensor
     action_SBA: Tensor
     knows_bpm_SB: Tensor
     knows_action_SB: Tensor
+    usual_SLD: Tensor | None = None
 
     def forgotten(self) -> Condition:
-        """The same, with nothing known."""
+        """The same, with no tempo and no action known."""
         nothing_SB = torch.zeros_like(self.knows_bpm_SB)
         return self._replace(knows_bpm_SB=nothing_SB, knows_action_SB=nothing_SB)
+
+    def and_then(self, other: Condition) -> Condition:
+        """Of these sequences, and those."""
+        usual_SLD = None
+        if self.usual_SLD is not None and other.usual_SLD is not None:
+            usual_SLD = torch.cat([self.usual_SLD, other.usual_SLD])
+        return Condition(
+            torch.cat([self.bpm_SB, other.bpm_SB]),
+            torch.cat([self.action_SBA, other.action_SBA]),
+            torch.cat([self.knows_bpm_SB, other.knows_bpm_SB]),
+            torch.cat([self.knows_action_SB, other.knows_action_SB]),
+            usual_SLD,
+        )
 
 
 class DynamicsNetwork(nn.Module):
@@ -79,6 +97,8 @@ class DynamicsNetwork(nn.Module):
         self.register_buffer("action_scale", torch.ones(()))
         values = config.patch * config.dims
         self.enter = nn.Linear(values, width)
+        self.show = nn.Linear(values, width, bias=False)
+        nn.init.zeros_(self.show.weight)
         self.time = TimeEmbedding(embedding)
         self.bpm = nn.Linear(_BPM_WAVES, embedding)
         self.action = nn.Linear(config.action, embedding)
@@ -151,6 +171,9 @@ class DynamicsNetwork(nn.Module):
         c, (_, bars) = self.config, t_SB.shape
         embedded_SBCK = self._embed(t_SB, condition)
         h_SBPW = self.enter(x_SBLD.reshape(*t_SB.shape, c.patches, c.patch * c.dims))
+        if condition.usual_SLD is not None:
+            usual_SLD = self.to_flow(condition.usual_SLD)
+            h_SBPW = h_SBPW + self.show(usual_SLD.reshape(-1, 1, c.patches, c.patch * c.dims))
         asks = _KINDS if c.condition == "cross-attention" else 0
         if c.condition == "concatenation":
             h_SBPW = torch.cat([h_SBPW, embedded_SBCK.to(h_SBPW)], dim=2)

@@ -56,6 +56,7 @@ def read_rows(stores: Sequence[Store], lam: LatentActionModel) -> BarRows:
     return BarRows(
         z_XLD=bars.z_XLD, bpm_X=np.concatenate(bpm), action_XA=torch.cat(told).numpy(),
         single_XA=torch.cat(single).numpy(), runs=bars.runs, owners=bars.owners,
+        copies=bars.copies,
     )  # fmt: skip
 
 

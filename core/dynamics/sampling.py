@@ -147,6 +147,7 @@ def inpaint(
     bpm_B: Tensor,
     action_BA: Tensor,
     *,
+    usual_LD: Tensor | None = None,
     known_B: Tensor | None = None,
     guidance: Guidance | None = None,
     sampling: Sampling | None = None,
@@ -172,6 +173,8 @@ def inpaint(
         Tempo of each bar; not a number where it is not known.
     action_BA
         Embedded action of each bar.
+    usual_LD
+        The average bar of the song, where it is known.
     known_B
         False where a bar's action is not known; all are by default.
     guidance, sampling
@@ -205,7 +208,7 @@ def inpaint(
         part = slice(window.first, window.last)
         written_BLD = _write(
             dynamics, out_BLD[part], left[part], bpm_B[part], action_BA[part], known_B[part],
-            guidance, sampling, start_t, (seed, take, first_bar + window.first),
+            usual_LD, guidance, sampling, start_t, (seed, take, first_bar + window.first),
         )  # fmt: skip
         for bar in range(window.first, window.until):
             if left[bar]:
@@ -228,6 +231,7 @@ def autoregress(
     bpm_B: Tensor,
     action_BA: Tensor,
     *,
+    usual_LD: Tensor | None = None,
     known_B: Tensor | None = None,
     guidance: Guidance | None = None,
     steps: int = 16,
@@ -241,7 +245,7 @@ def autoregress(
 
     Parameters
     ----------
-    dynamics, guidance, steps, solver, seed, take, first_bar
+    dynamics, usual_LD, guidance, steps, solver, seed, take, first_bar
         As for `inpaint`.
     z_BLD
         Latents of the bars that are there; may be none.
@@ -266,8 +270,8 @@ def autoregress(
         causal=lag is None or lag >= steps,
     )  # fmt: skip
     return inpaint(
-        dynamics, torch.cat([z_BLD, more_BLD]), mask_B, bpm_B, action_BA, known_B=known_B,
-        guidance=guidance, sampling=how, seed=seed, take=take, first_bar=first_bar,
+        dynamics, torch.cat([z_BLD, more_BLD]), mask_B, bpm_B, action_BA, usual_LD=usual_LD,
+        known_B=known_B, guidance=guidance, sampling=how, seed=seed, take=take, first_bar=first_bar,
     )  # fmt: skip
 
 
@@ -284,8 +288,8 @@ def _plan(mask: list[bool], length: int, sampling: Sampling) -> list[Window]:
 
 def _write(
     dynamics: Dynamics, z_BLD: Tensor, mask: list[bool], bpm_B: Tensor, action_BA: Tensor,
-    known_B: Tensor, guidance: Guidance, sampling: Sampling, start_t: float,
-    key: tuple[int, int, int],
+    known_B: Tensor, usual_LD: Tensor | None, guidance: Guidance, sampling: Sampling,
+    start_t: float, key: tuple[int, int, int],
 ) -> Tensor:  # fmt: skip
     """One window: its bars, float32; key: seed, take, number of its first bar."""
     network, device = dynamics.network, dynamics.device
@@ -298,15 +302,18 @@ def _write(
     t_B11 = _column(levels_KB[0])
     x_BLD = (1.0 - t_B11) * x_BLD + t_B11 * start_BLD
     knows_bpm_B = torch.isfinite(bpm_B) & (bpm_B > 0)
+    usual_LD = network.mean_D if usual_LD is None else usual_LD.to(device)
     condition = Condition(
-        *(x[None].to(device) for x in (bpm_B.float(), action_BA.float(), knows_bpm_B, known_B))
-    )
+        bpm_B[None].float().to(device), action_BA[None].float().to(device),
+        knows_bpm_B[None].to(device), known_B[None].to(device),
+        usual_LD.expand(1, *z_BLD.shape[1:]),
+    )  # fmt: skip
     others = OtherConditions(guidance, condition, mask, (seed, take, _OTHER, first))
 
     def estimate(x_SBLD: Tensor, t_SB: Tensor) -> Tensor:
         if not guidance.on:
             return dynamics.clean(x_SBLD, t_SB, condition, sampling.causal)
-        both = Condition(*(torch.cat(pair) for pair in zip(condition, others.next(), strict=True)))
+        both = condition.and_then(others.next())
         x_SBLD, t_SB = x_SBLD.expand(2, -1, -1, -1), t_SB.expand(2, -1)
         clean_SBLD = dynamics.clean(x_SBLD, t_SB, both, sampling.causal)
         return guided(clean_SBLD[:1], clean_SBLD[1:], guidance)

@@ -65,6 +65,7 @@ class Recipe:
     together: float = 0.5
     shift: float = 3.0
     kept_clean: float = 0.5
+    no_song: float = 0.1
     kept_t: float = 0.05
 
     def __post_init__(self) -> None:
@@ -140,6 +141,9 @@ class DynamicsTask:
         network, span_SB = cast(DynamicsNetwork, model), batch["span_SB"]
         t_SB = noise_levels(span_SB, self.recipe, draw)
         condition = told(batch, self.recipe, draw)
+        no_song_S11 = draw.chance(self.recipe.no_song, 1)[..., None]
+        usual_SLD = torch.where(no_song_S11, network.mean_D, batch["usual_SLD"])
+        condition = condition._replace(usual_SLD=usual_SLD)
         causal_S = draw.chance(self.recipe.causal)
         noise_SBLD = draw.normal(*batch["z_SBLD"].shape[1:])
         error_SB = velocity_error(network, batch["z_SBLD"], noise_SBLD, t_SB, condition, causal_S)
@@ -184,7 +188,7 @@ class DynamicsTask:
             mask_B = middle_half(len(z_BLD))
             found_BLD = inpaint(
                 dynamics, z_BLD, mask_B, items["bpm_SB"][i], items["action_SBA"][i],
-                sampling=Sampling(steps=8),
+                usual_LD=items["usual_SLD"][i], sampling=Sampling(steps=8),
             )  # fmt: skip
             for name, bars_BLD in (("truth", z_BLD), (f"step-{step:06d}", found_BLD)):
                 path = folder / f"{i:02d}.{name}.wav"
@@ -281,7 +285,10 @@ def measured(network: DynamicsNetwork, items: dict[str, Tensor]) -> dict[str, fl
     draw = Draw(seed=0, step=0, total=count, first=0, items=count)
     noise_SBLD = draw.normal(*z_SBLD.shape[1:]).to(device)
     knows_SB = torch.isfinite(items["bpm_SB"]) & (items["bpm_SB"] > 0)
-    right = Condition(items["bpm_SB"], items["action_SBA"], knows_SB, torch.ones_like(knows_SB))
+    right = Condition(
+        items["bpm_SB"], items["action_SBA"], knows_SB, torch.ones_like(knows_SB),
+        items["usual_SLD"],
+    )  # fmt: skip
     wrong_action = right._replace(action_SBA=_of_another(right.action_SBA))
     wrong_tempo = right._replace(
         bpm_SB=_of_another(right.bpm_SB), knows_bpm_SB=_of_another(knows_SB)

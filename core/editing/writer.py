@@ -31,6 +31,7 @@ from mgen.core.lam.effects import FIGURES
 from mgen.core.lam.folder import LatentActionModel
 from mgen.core.lam.palette import Palette
 from mgen.core.lam.passes import current_lam, current_palette
+from mgen.core.lam.usual import usual_of
 from mgen.core.layers import normalise_tokens
 from mgen.core.quantizers import Payload
 from mgen.core.store import BarTable, Store
@@ -39,7 +40,7 @@ from mgen.core.tokenizer.data import own_lengths
 from mgen.core.tokenizer.passes import current_tokenizer, latents_id
 from mgen.core.train_loop.draws import mixed_seed
 
-GUIDANCE = 2.5
+GUIDANCE = 2.0
 """How strictly actions are followed unless it is said otherwise: the scale of the guidance."""
 RESCALE = 0.7
 """How much of the spread that guidance adds is taken back."""
@@ -116,7 +117,9 @@ class ModelWriter:
         seen_B = mask_B.clone()
         for turn_B in turns:
             seen_B |= bars_seen(self.dynamics, turn_B, self.sampling)
-        own_BA = self._own_actions(request, z_BLD, seen_B)
+        heard = _heard(request)
+        usual_LD = z_BLD[torch.from_numpy(heard)].mean(0)
+        own_BA = self._own_actions(request, z_BLD, heard, seen_B)
         wanted_A = self._wanted(request)
         share_B = torch.where(is_new_B, 1.0, request.strength)[:, None]
         asked_BA = torch.where(mask_B[:, None], own_BA + share_B * (wanted_A - own_BA), own_BA)
@@ -128,8 +131,9 @@ class ModelWriter:
         for turn_B, start_t in zip(turns, (start_level(request.strength), 1.0), strict=True):
             if turn_B.any():
                 z_BLD = inpaint(
-                    self.dynamics, z_BLD, turn_B, bpm_B, action_BA, guidance=guidance,
-                    sampling=self.sampling, start_t=start_t, seed=request.seed, take=request.take,
+                    self.dynamics, z_BLD, turn_B, bpm_B, action_BA, usual_LD=usual_LD,
+                    guidance=guidance, sampling=self.sampling, start_t=start_t,
+                    seed=request.seed, take=request.take,
                 )  # fmt: skip
         z_WLD = normalise_tokens(z_BLD[edited]).half()
         levels = self.tokenizer.band_levels(z_WLD.float())
@@ -154,21 +158,19 @@ class ModelWriter:
             z_BLD[bar] = z_LD
         return torch.from_numpy(z_BLD)
 
-    def _own_actions(self, request: WriteRequest, z_BLD: Tensor, seen_B: Tensor) -> Tensor:
+    def _own_actions(
+        self, request: WriteRequest, z_BLD: Tensor, heard: npt.NDArray[np.int64], seen_B: Tensor
+    ) -> Tensor:
         """Embedded actions of bars as they are (B, A); past the end, that of the last bar. Bars
         that nobody sees may have any.
         """
-        there = np.flatnonzero(request.bars.row >= 0)
-        heard = there
-        if request.written:  # appended by an earlier take, and so heard too
-            heard = np.union1d(there, np.array(list(request.written), np.int64))
         features_XLF = self._features(request, z_BLD, heard)
-        usual_LF = features_XLF.float().mean(0)
+        usual = usual_of(features_XLF)
         if self.lam.by_bar:
             kept_X = seen_B[torch.from_numpy(heard)]
             kept_X[-1] = True  # what is past the end goes on with the last
             heard, features_XLF = heard[kept_X.numpy()], features_XLF[kept_X]
-        payload = self.lam.label(features_XLF, usual_LF)
+        payload = self.lam.label(features_XLF, usual)
         own_XA = self.lam.embed(payload)
         own_BA = own_XA[-1:].repeat(len(request.bars), 1)
         own_BA[torch.from_numpy(heard)] = own_XA
@@ -273,6 +275,12 @@ def load_model_writer(
     sounds, _ = current_tokenizer(store, tokenizer, device)
     named = current_palette(acts, folder, palette)
     return ModelWriter(tokenizer=sounds, lam=acts, palette=named, dynamics=writes)
+
+
+def _heard(request: WriteRequest) -> npt.NDArray[np.int64]:
+    """Places of the bars that are there: the song's, and those that an earlier take appended."""
+    there = np.flatnonzero(request.bars.row >= 0)
+    return np.union1d(there, np.array(list(request.written), np.int64))
 
 
 def start_level(strength: float) -> float:

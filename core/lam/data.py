@@ -4,6 +4,10 @@ All latents are in memory as float16. A sequence is of bars that follow one anot
 learn from, all real or all of the same jittered copy. A batch is a pure function of seed and step.
 Whole songs are held out, the same ones as in the training of a tokenizer with this seed.
 
+Where a song is there in several copies (its bars' edges moved a little, `segment-bars --jitter`),
+the actions of a sequence are read in another copy than the one to write: an action is then of what
+the copies share.
+
 Letters: X bars, S sequences, B bars of a sequence, L tokens, D dims, M mel bands, N samples.
 """
 
@@ -24,6 +28,7 @@ from torch import Tensor
 from mgen.core.bars import BAR_SAMPLES
 from mgen.core.errors import StaleError, StoreError
 from mgen.core.lam.config import MEL_BANDS, LamConfig
+from mgen.core.lam.usual import usual_of
 from mgen.core.store import LATENTS, RATE, BarTable, Store
 from mgen.core.tokenizer.data import held_out_songs
 from mgen.core.tokenizer.passes import current_tokenizer, latents_id
@@ -49,6 +54,8 @@ class Bars:
     copies
         The copy of a song (real, or one of its jittered ones) that each row is of, from 0: all
         rows of a copy lie together.
+    songs
+        The song of each copy (hash).
     """
 
     z_XLD: npt.NDArray[np.float16]
@@ -56,6 +63,7 @@ class Bars:
     runs: tuple[tuple[int, int], ...]
     owners: tuple[str, ...]
     copies: npt.NDArray[np.int64]
+    songs: tuple[str, ...]
 
 
 def runs_of(table: BarTable) -> list[tuple[int, int]]:
@@ -83,6 +91,7 @@ def read_bars(stores: Sequence[Store], config: LamConfig) -> Bars:
     runs: list[tuple[int, int]] = []
     owners: list[str] = []
     copies = [np.zeros(0, np.int64)]
+    names: list[str] = []
     total = 0
     for store in stores:
         z_XLD = bar_latents(store, config.tokenizer)
@@ -93,7 +102,10 @@ def read_bars(stores: Sequence[Store], config: LamConfig) -> Bars:
             runs.append((total + first, total + last))
             owners.append(songs[int(table.song[first])].sha256)
         z.append(z_XLD)
-        copies.append(copies_of(table) + (copies[-1].max(initial=-1) + 1))
+        copies_X = copies_of(table)
+        begins = np.unique(copies_X, return_index=True)[1]
+        names += [songs[int(song)].sha256 for song in table.song[begins]]
+        copies.append(copies_X + (copies[-1].max(initial=-1) + 1))
         if config.input == "mel":
             mel += [
                 bar_mel(store.bar_pcm(slice(at, at + _BARS_AT_ONCE)), config.tokens)
@@ -102,7 +114,7 @@ def read_bars(stores: Sequence[Store], config: LamConfig) -> Bars:
         total += len(table)
     return Bars(
         z_XLD=np.concatenate(z), mel_XLM=np.concatenate(mel) if mel else None, runs=tuple(runs),
-        owners=tuple(owners), copies=np.concatenate(copies),
+        owners=tuple(owners), copies=np.concatenate(copies), songs=tuple(names),
     )  # fmt: skip
 
 
@@ -226,9 +238,14 @@ class TrainingBars:
                 f"no song has {self.length} bars on end that are fit to learn from; give more"
                 " songs, or shorter sequences: --bars"
             )
-        self._usual_z_CLD = _means(bars.z_XLD, bars.copies) if config.relative else None
-        mel_XLM = bars.mel_XLM if config.relative else None
-        self._usual_mel_CLM = None if mel_XLM is None else _means(mel_XLM, bars.copies)
+        self._others = _in_other_copies(bars)
+        self._read_XLF = bars.z_XLD if bars.mel_XLM is None else bars.mel_XLM
+        self._z_XLD = bars.z_XLD
+        if config.relative:
+            self._z_XLD = _without_usual(bars.z_XLD, bars.copies)
+            self._read_XLF = (
+                self._z_XLD if bars.mel_XLM is None else _without_usual(bars.mel_XLM, bars.copies)
+            )
         held = held_out_songs(sorted(long_enough), seed, held_out)
         train: list[int] = []
         kept: list[int] = []
@@ -252,7 +269,7 @@ class TrainingBars:
         """The sequences of a step, as `sequences` gives them; each once in every round."""
         count = len(self.train)
         firsts = [self._round(i // count)[i % count] for i in range(step * size, (step + 1) * size)]
-        return self.sequences(np.array(firsts))
+        return self.sequences(np.array(firsts), np.random.default_rng([self.seed, 3, step]))
 
     def some(self, count: int, *, held_out: bool) -> dict[str, Tensor]:
         """Up to `count` sequences, always the same, spread over the songs."""
@@ -260,18 +277,31 @@ class TrainingBars:
         at = np.linspace(0, len(firsts) - 1, min(count, len(firsts))).round().astype(int)
         return self.sequences(firsts[at])
 
-    def sequences(self, firsts: npt.NDArray[np.int64]) -> dict[str, Tensor]:
-        """`z_SBLD`, float32, and `mel_SBLM` where the model reads it; for relative styles the means
-        over all bars of the same copy of the song, `usual_z_SLD` and `usual_mel_SLM`.
+    def sequences(
+        self, firsts: npt.NDArray[np.int64], rng: np.random.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """`z_SBLD`, what is to be written, and `read_SBLF`, what the model reads (latents or
+        log-mel, as its input is), float32; of relative styles what is left without the usual.
+
+        With `rng`, another copy of the song is read than is written, where there is one.
         """
-        rows_SB, copies_S = firsts[:, None] + np.arange(self.length), self.bars.copies[firsts]
-        found = {"z_SBLD": torch.from_numpy(self.bars.z_XLD[rows_SB]).float()}
-        if self.bars.mel_XLM is not None:
-            found["mel_SBLM"] = torch.from_numpy(self.bars.mel_XLM[rows_SB]).float()
-        if self._usual_z_CLD is not None:
-            found["usual_z_SLD"] = torch.from_numpy(self._usual_z_CLD[copies_S])
-        if self._usual_mel_CLM is not None:
-            found["usual_mel_SLM"] = torch.from_numpy(self._usual_mel_CLM[copies_S])
+        read_S = firsts if rng is None else self._elsewhere(firsts, rng)
+        along_B = np.arange(self.length)
+        return {
+            name: torch.from_numpy(x_XLF[rows_S[:, None] + along_B]).float()
+            for name, x_XLF, rows_S in (
+                ("z_SBLD", self._z_XLD, firsts), ("read_SBLF", self._read_XLF, read_S)
+            )
+        }  # fmt: skip
+
+    def _elsewhere(
+        self, firsts: npt.NDArray[np.int64], rng: np.random.Generator
+    ) -> npt.NDArray[np.int64]:
+        """The same sequences in other copies, where there are any."""
+        found = firsts.copy()
+        for at, first in enumerate(firsts.tolist()):
+            if moves := self._others[self.bars.copies[first]]:
+                found[at] = first + moves[int(rng.integers(len(moves)))]
         return found
 
     def _round(self, number: int) -> npt.NDArray[np.int64]:
@@ -281,12 +311,26 @@ class TrainingBars:
         return self._order[1]
 
 
-def _means(
+def _in_other_copies(bars: Bars) -> list[list[int]]:
+    """For each copy how many rows on (or back) its bars are in each other one of the song."""
+    counts_C = np.bincount(bars.copies)
+    first_C = np.concatenate([[0], np.cumsum(counts_C)[:-1]]).tolist()
+    alike: dict[tuple[str, int], list[int]] = {}
+    for copy, song in enumerate(bars.songs):
+        alike.setdefault((song, int(counts_C[copy])), []).append(copy)
+    return [
+        [first_C[o] - first_C[copy] for o in alike[song, int(counts_C[copy])] if o != copy]
+        for copy, song in enumerate(bars.songs)
+    ]
+
+
+def _without_usual(
     x_XLF: npt.NDArray[np.float16], copies_X: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
-    """Mean bar of each copy (C, L, F)."""
-    counts_C = np.bincount(copies_X)
-    edges = np.concatenate([[0], np.cumsum(counts_C)])
-    return np.stack(
-        [x_XLF[a:b].mean(0, dtype=np.float32) for a, b in itertools.pairwise(edges.tolist())]
-    )
+) -> npt.NDArray[np.float16]:
+    """What is left of each copy's bars without what is usual in it."""
+    edges = np.concatenate([[0], np.cumsum(np.bincount(copies_X))])
+    out_XLF = np.empty_like(x_XLF)
+    for a, b in itertools.pairwise(edges.tolist()):
+        copy_XLF = torch.from_numpy(x_XLF[a:b])
+        out_XLF[a:b] = usual_of(copy_XLF).left_of(copy_XLF).half().numpy()
+    return out_XLF

@@ -15,6 +15,7 @@ from torch import Tensor
 from mgen.core.checkpoint import rebuild, save_model
 from mgen.core.lam.config import LamConfig
 from mgen.core.lam.model import ActionNetwork
+from mgen.core.lam.usual import Usual, usual_of
 from mgen.core.quantizers import Payload
 
 KIND = "lam"
@@ -56,7 +57,7 @@ class LatentActionModel:
         return not self.config.steps and self.config.bars_per_action == 1
 
     @torch.inference_mode()
-    def label(self, features_XLF: Tensor, usual_LF: Tensor | None = None) -> Payload:
+    def label(self, features_XLF: Tensor, usual: Usual | None = None) -> Payload:
         """The action of every bar of one song, on the CPU: payloads (X, K).
 
         A song is read in windows of the length that the model was trained on. Each half overlaps
@@ -69,12 +70,12 @@ class LatentActionModel:
         features_XLF
             Latents of the bars, or their log-mel, as the config's `input` says; X at least 1.
             Relative styles take what is usual from these bars: give them all, or
-        usual_LF
-            the average bar of the song; some bars are then enough where `by_bar` says so.
+        usual
+            what is usual in the song; some bars are then enough where `by_bar` says so.
         """
         n_bars, per = len(features_XLF), self.config.bars_per_action
-        usual_LF = features_XLF.float().mean(0) if usual_LF is None else usual_LF.float()
-        usual_LF = usual_LF.to(self.device)
+        if self.config.relative:
+            features_XLF = (usual or usual_of(features_XLF)).left_of(features_XLF)
         rows_UG = torch.tensor(_units(n_bars, per))
         whole_UGLF = features_XLF[rows_UG].float()
         n_units, window = len(rows_UG), self.config.bars // per
@@ -88,7 +89,7 @@ class LatentActionModel:
                 x_SBLF = torch.stack(
                     [whole_UGLF[s : s + length].flatten(0, 1) for s in same]
                 ).to(self.device)  # fmt: skip
-                found = self.network.infer(x_SBLF, usual_LF.expand(len(x_SBLF), -1, -1)).payload
+                found = self.network.infer(x_SBLF).payload
                 for i, start in enumerate(same):
                     overlaps = self.config.steps and start > 0
                     fresh = length - max(1, length // 2) if overlaps else 0

@@ -2,12 +2,12 @@
 
 The encoder attends within each bar first, then causally across bars (LAPA, Ye et al., ICLR 2025,
 section 3.1). What a step is made of is the difference between a bar and the one before; a style is
-made of a bar alone, without any history: of all that the bar is, or (relative styles) of what sets
-it apart from the average bar of its song. A style of all that a bar is tells its song, above all;
-what a song is like is known to whoever edits it, and need not be told. The decoder is a small
-diffusion transformer that writes each bar from noise: it is told the action by AdaLN and sees the
-*first* bar of the sequence only (relative styles: the average bar; other styles: none), so that
-what a bar is has to pass through the action.
+made of a bar alone, without any history: of all that the bar is, or (relative styles) of what is
+left of it without what is usual in its song (`mgen.core.lam.usual`), which encoder and decoder then
+have in place of the bar. A style of all that a bar is tells its song, above all; what a song is
+like is known to whoever edits it, and need not be told. The decoder is a small diffusion
+transformer that writes each bar from noise: it is told the action by AdaLN and sees the *first* bar
+of the sequence only (styles: none), so that what a bar is has to pass through the action.
 
 Bars that share an action are one *unit* here; T counts the positions of a unit.
 
@@ -74,17 +74,11 @@ class ActionNetwork(nn.Module):
         x_SULX = x_SBLX.unflatten(1, (-1, self.config.bars_per_action)).flatten(2, 3)
         return x_SULX.unflatten(2, (-1, self.config.sizes.patch)).flatten(3, 4)
 
-    def encode(self, features_SBLF: Tensor, usual_SLF: Tensor | None = None) -> Tensor:
-        """Vectors of the positions of each unit (S, U, T, W); a unit sees itself and earlier ones.
-
-        Styles see themselves alone, relative ones what is left of them without the usual.
+    def encode(self, features_SBLF: Tensor) -> Tensor:
+        """Vectors of the positions of each unit (S, U, T, W); a unit sees itself and earlier ones,
+        a style itself alone.
         """
-        base = self.feature_mean
-        if self.config.relative:
-            if usual_SLF is None:
-                raise ValueError("relative styles need the average bar of each song")
-            base = usual_SLF[:, None]
-        x_SBLF = (features_SBLF - base) / self.feature_std
+        x_SBLF = (features_SBLF - self.feature_mean) / self.feature_std
         x_SUTW = self.read(self.units(x_SBLF))
         n_sequences, n_units, n_positions = x_SUTW.shape[:3]
         h_XTW = x_SUTW.flatten(0, 1)
@@ -98,21 +92,18 @@ class ActionNetwork(nn.Module):
             h_XUW = block(h_XUW, mask=causal_1UU)
         return h_XUW.unflatten(0, (n_sequences, n_positions)).transpose(1, 2)
 
-    def infer(
-        self, features_SBLF: Tensor, usual_SLF: Tensor | None = None, draw: Draw | None = None
-    ) -> Quantized:
+    def infer(self, features_SBLF: Tensor, draw: Draw | None = None) -> Quantized:
         """The action of each unit; `draw` where it is trained.
 
         Parameters
         ----------
         features_SBLF
-            Latents (S, B, L, D) or log-mel (S, B, L, 80), as the config's `input` says.
-        usual_SLF
-            The mean of them over the bars of each sequence's song, for relative styles.
+            Latents (S, B, L, D) or log-mel (S, B, L, 80), as the config's `input` says; of
+            relative styles what is left of them.
         draw
             Randomness of a training step.
         """
-        h_SUTW = self.norm(self.encode(features_SBLF, usual_SLF))
+        h_SUTW = self.norm(self.encode(features_SBLF))
         if isinstance(self.bottleneck, StyleActions):
             return self.bottleneck(h_SUTW, draw)
         pooled_SUW = h_SUTW.mean(2)
@@ -169,21 +160,19 @@ class ActionMapping(nn.Module):
 class BarDecoder(nn.Module):
     """Velocity of noisy units, told their actions and shown the first unit of the sequence.
 
-    Steps also tell the sum of all steps since the first unit: where they have led. Relative styles
-    are shown the average bar of the song in its place, position by position.
+    Steps also tell the sum of all steps since the first unit: where they have led.
     """
 
     def __init__(self, config: LamConfig) -> None:
         super().__init__()
-        self.steps, self.relative = config.steps, config.relative
+        self.steps = config.steps
         sizes = config.sizes
         numbers, width = sizes.patch * config.dims, sizes.width
         self.time = TimeEmbedding(sizes.condition)
         self.told = nn.Linear(sizes.embedding, sizes.condition)
         self.enter = nn.Linear(numbers, width)
-        if config.steps or config.relative:
-            self.show = nn.Linear(numbers, width)
         if config.steps:
+            self.show = nn.Linear(numbers, width)
             self.led = nn.Linear(sizes.embedding, sizes.condition)
             self.nothing = nn.Parameter(torch.randn(width) * 0.1)
         self.modulate = nn.ModuleList(
@@ -212,8 +201,8 @@ class BarDecoder(nn.Module):
         embedding_SUA
             Their actions, as `ActionNetwork.inform` gives them.
         shown_STP
-            What is shown of each sequence: its clean first unit, which the first unit itself does
-            not see; the average unit of its song, for relative styles; other styles see none.
+            The clean first unit of each sequence, which that unit itself does not see; styles see
+            none.
         """
         n_units, n_positions = x_SUTP.shape[1:3]
         condition_SUK = self.time(t_SU.flatten()).unflatten(0, t_SU.shape)
@@ -228,8 +217,6 @@ class BarDecoder(nn.Module):
             is_first_U11 = torch.arange(n_units, device=x_SUTP.device)[:, None, None] == 0
             shown_SUTW = torch.where(is_first_U11, self.nothing.to(h_SUTW), shown_SUTW)
             h_SUTW = torch.cat([h_SUTW, shown_SUTW], dim=2)
-        elif self.relative:
-            h_SUTW = h_SUTW + self.show(shown_STP.detach())[:, None]
         h_XTW, condition_X1K = h_SUTW.flatten(0, 1), condition_SUK.flatten(0, 1)[:, None]
         for block, modulate in zip(self.blocks, self.modulate, strict=True):
             h_XTW = block(h_XTW, modulate(condition_X1K))

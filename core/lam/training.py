@@ -100,7 +100,7 @@ class LamTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(bars.seed)
             network = ActionNetwork(config)
-        network.calibrate(self._features(bars.some(_CALIBRATE, held_out=False))[0])
+        network.calibrate(bars.some(_CALIBRATE, held_out=False)["read_SBLF"])
         self.model: nn.Module = network
         self.about: dict[str, Any] = {
             "lam": config.to_json(), "data": bars.about, "weights": asdict(self.weights),
@@ -114,11 +114,10 @@ class LamTask:
         """`loss`, its parts under `loss/`, and how the actions of the batch are used."""
         network = cast(ActionNetwork, model)
         clean_SUTP = network.units(batch["z_SBLD"])
-        found = network.infer(*self._features(batch), draw)
+        found = network.infer(batch["read_SBLF"], draw)
         t_SU = draw.uniform(clean_SUTP.shape[1]).sqrt()
         noise_SUTP = draw.normal(*clean_SUTP.shape[1:])
-        shown_STP = self._shown(network, batch, clean_SUTP)
-        error_SUTP = self._error(network, clean_SUTP, noise_SUTP, t_SU, found.embedding, shown_STP)
+        error_SUTP = self._error(network, clean_SUTP, noise_SUTP, t_SU, found.embedding)
         losses = {"flow": error_SUTP.mean()}
         total = losses["flow"]
         if found.balance is not None:
@@ -146,14 +145,11 @@ class LamTask:
         try:
             with torch.no_grad():
                 clean_SUTP = network.units(batch["z_SBLD"])
-                found = network.infer(*self._features(batch))
-                shown_STP = self._shown(network, batch, clean_SUTP)
+                found = network.infer(batch["read_SBLF"])
                 noise_SUTP = draw.normal(*clean_SUTP.shape[1:])
                 t_SU = draw.uniform(clean_SUTP.shape[1]).sqrt()
-                error = self._error(
-                    network, clean_SUTP, noise_SUTP, t_SU, found.embedding, shown_STP
-                )
-                gain_db = self._gain_db(network, clean_SUTP, noise_SUTP, found.embedding, shown_STP)
+                error = self._error(network, clean_SUTP, noise_SUTP, t_SU, found.embedding)
+                gain_db = self._gain_db(network, clean_SUTP, noise_SUTP, found.embedding)
         finally:
             model.train(was_training)
         by_quantizer = network.bottleneck.by_quantizer
@@ -165,37 +161,20 @@ class LamTask:
         """Write the model's folder."""
         save_lam(cast(ActionNetwork, model), folder, about)
 
-    def _features(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """What the encoder reads, and what is usual of it."""
-        if self.config.input == "latents":
-            return batch["z_SBLD"], batch.get("usual_z_SLD")
-        return batch["mel_SBLM"], batch.get("usual_mel_SLM")
-
-    def _shown(
-        self, network: ActionNetwork, batch: dict[str, Tensor], clean_SUTP: Tensor
-    ) -> Tensor:
-        """What the decoder is shown of each sequence."""
-        if not self.config.relative:
-            return clean_SUTP[:, 0]
-        usual_SLD = batch["usual_z_SLD"]
-        return network.units(usual_SLD[:, None].expand(-1, self.config.bars_per_action, -1, -1))[
-            :, 0
-        ]
-
     def _error(
         self, network: ActionNetwork, clean_SUTP: Tensor, noise_SUTP: Tensor, t_SU: Tensor,
-        embedding_SUA: Tensor, shown_STP: Tensor,
+        embedding_SUA: Tensor,
     ) -> Tensor:  # fmt: skip
         """Squared error of the velocity (S, U, T, P)."""
         clean, noise = clean_SUTP.flatten(0, 1), noise_SUTP.flatten(0, 1)
         x_t = flow.blend(clean, noise, t_SU.flatten(), SIGMA_MIN).view_as(clean_SUTP)
         told_SUA = network.inform(embedding_SUA)
-        out_SUTP = network.decoder(x_t, t_SU, told_SUA, shown_STP).float()
+        out_SUTP = network.decoder(x_t, t_SU, told_SUA, clean_SUTP[:, 0]).float()
         return (out_SUTP - flow.velocity(clean_SUTP, noise_SUTP, SIGMA_MIN)).square()
 
     def _gain_db(
         self, network: ActionNetwork, clean_SUTP: Tensor, noise_SUTP: Tensor,
-        embedding_SUA: Tensor, shown_STP: Tensor,
+        embedding_SUA: Tensor,
     ) -> float:  # fmt: skip
         """What the actions are worth: 10 log10 of the error with others over that with these.
 
@@ -208,7 +187,7 @@ class LamTask:
             other_SUA = embedding_SUA.roll(1, 1)
         first = 1 if self.config.steps else 0
         errors = [
-            self._error(network, clean_SUTP, noise_SUTP, t_SU, one, shown_STP)[:, first:].mean()
+            self._error(network, clean_SUTP, noise_SUTP, t_SU, one)[:, first:].mean()
             for one in (other_SUA, embedding_SUA)
         ]
         return 10.0 * math.log10(float(errors[0]) / float(errors[1]))
