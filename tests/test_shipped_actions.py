@@ -13,10 +13,11 @@ import torch
 
 from mgen.cli.app import main
 from mgen.core.dynamics.model import load_dynamics
+from mgen.core.errors import StoreError
 from mgen.core.lam.config import make_config
 from mgen.core.lam.folder import load_lam
 from mgen.core.lam.palette import load_palette
-from mgen.core.lam.passes import PALETTE, current_palette
+from mgen.core.lam.passes import PALETTE, current_lam, current_palette
 from mgen.core.quantizers import Payload
 from mgen.core.store import Store, Takes
 from mgen.core.tokenizer import load_tokenizer
@@ -43,6 +44,15 @@ def test_models_belong_together() -> None:
     assert len(palette) == 64
     assert len({row.name for row in palette.rows}) > 32  # they do different things
     assert load_palette(shipped("lam") / PALETTE).id == palette.id
+
+
+def test_a_model_of_an_earlier_mgen_gives_way_to_the_one_that_ships(tmp_path: Path) -> None:
+    with Store.open_or_create(tmp_path / "s.zarr") as store:
+        store.link_model("lam", "0" * 64)
+        assert current_lam(store)[0].id == load_lam(shipped("lam")).id
+        store.link_model("lam", "0" * 64, shipped("lam"))
+        with pytest.raises(StoreError, match="its latent action model is 000000000000, but"):
+            current_lam(store)
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,9 @@ def current_model(
 ) -> tuple[M, Path]:
     """The model that was named, else the store's current one, else the one that ships.
 
+    Where the current one shipped with an earlier mgen, it is gone: the one that ships now takes its
+    place. What the store holds of the other stays beside.
+
     Parameters
     ----------
     store
@@ -51,7 +54,7 @@ def current_model(
     InputNotFoundError, InputError
         If a model that was named, or the one that ships, cannot be read.
     StoreError
-        If the store's current one is not where it was, or is another now.
+        If the store's current one is not where it was, or another is there now.
     """
     if given is not None:
         return load(given), given
@@ -74,10 +77,9 @@ def current_model(
         )
     folder = path or shipped(stage)
     model = load(folder)
-    if model.id != wanted:
-        there = path or "what ships with this mgen"
+    if path is not None and model.id != wanted:
         raise StoreError(
-            f"{store.where}: its {noun} is {wanted[:ID_DIGITS]}, but {there} is"
+            f"{store.where}: its {noun} is {wanted[:ID_DIGITS]}, but {path} is"
             f" {model.id[:ID_DIGITS]} now; {cure}"
         )
     return model, folder
