@@ -325,7 +325,7 @@ def _print(about: dict[str, Any]) -> None:
     )
     console.print(f"{about['path']}: {about['kind']}; {facts}", markup=False)
     for stage, model in about.get("models", {}).items():
-        place = about["model_paths"][stage] or "ships with mgen"
+        place = about["model_paths"][stage] or "shipped with mgen"
         console.print(f"current {stage}: {model[:12]} ({place})", markup=False)
     for name, value in about.get("config", {}).get(about.get("model"), {}).items():
         console.print(f"{name}: {_flat(value)}", markup=False)
