@@ -403,6 +403,18 @@ def test_archives_that_are_none(tmp_path):
         read_map(tmp_path / "broken.zip")
 
 
+def test_a_zip_of_another_compression_is_not_called_damaged(tmp_path):
+    data = bytearray(write_map(tmp_path / "good.zip", _small()).read_bytes())
+    for mark, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):  # local and central headers
+        place = data.find(mark)
+        while place >= 0:
+            data[place + at : place + at + 2] = (9).to_bytes(2, "little")  # Deflate64
+            place = data.find(mark, place + 4)
+    (tmp_path / "other.zip").write_bytes(data)
+    with pytest.raises(MapError, match="packed in a way that is not read here; unpack it first"):
+        read_map(tmp_path / "other.zip")
+
+
 def test_a_bomb_is_refused_before_it_fills_the_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "MAX_TEXT_BYTES", 10_000)
     huge = json.dumps(V2).encode() + b" " * 20_000

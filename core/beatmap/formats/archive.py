@@ -72,8 +72,12 @@ class _Zip:
         try:
             with self.zip.open(name) as file:
                 return _limited(file, where, most)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise MapError(f"{where}: damaged inside the zip; download it again") from error
+        except NotImplementedError as error:  # Deflate64 and the like
+            raise MapError(
+                f"{where}: packed in a way that is not read here; unpack it first"
+            ) from error
         except RuntimeError as error:  # how zipfile says that a password is needed
             raise MapError(f"{where}: locked with a password; unpack it first") from error
 
