@@ -16,8 +16,8 @@ baselines    PSNR beside that of an untrained dynamics model and of the mean of 
              --takes takes, and of that of the 8 bars around
 expected     the same in latents: squared error, over their variance in all music, of what the model
              expects of the bars that are to be written (its estimate from noise alone, told their
-             actions, or none), of the mean of the 8 bars around, and of that of all bars of the
-             song, these four too; differences window by window
+             actions, or none), of the mean of the 8 bars around, and of that of all other bars
+             of the song; differences window by window
 nature       Frechet's distance of tokens as they are heard, and their changes, to those of the true
              bars (written with their own actions): of what is written, of the baselines, of the
              true bars themselves made by the same mosaic
@@ -116,6 +116,13 @@ class Window:
         return torch.cat([before, around_BN[last : last + BARS - WRITTEN.stop]])
 
     @property
+    def usual_LD(self) -> Tensor:
+        """The average bar of the song without those that are written: they must not be told."""
+        return torch.cat(
+            [self.whole_XLD[: self.written.start], self.whole_XLD[self.written.stop :]]
+        ).mean(0)
+
+    @property
     def written(self) -> slice:
         return slice(self.first + WRITTEN.start, self.first + WRITTEN.stop)
 
@@ -141,7 +148,7 @@ class Models:
         mask_B[WRITTEN] = True
         z_BLD = inpaint(
             dynamics or self.dynamics, window.z_BLD, mask_B, window.bpm_B, action_BA,
-            usual_LD=window.whole_XLD.mean(0), seed=seed, guidance=self.guidance,
+            usual_LD=window.usual_LD, seed=seed, guidance=self.guidance,
             sampling=self.sampling, start_t=start_level(strength),
         )  # fmt: skip
         return normalise_tokens(z_BLD).half().float()
@@ -323,7 +330,7 @@ def expectation(models: Models, windows: list[Window]) -> dict[str, str]:
             "model": expected(models.dynamics, models, window, seed, told=True),
             "model, told no action": expected(models.dynamics, models, window, seed, told=False),
             "mean of the bars around": network.to_flow(around_BLD.mean(0)),
-            "mean of the song": network.to_flow(window.whole_XLD.mean(0)),
+            "mean of the song": network.to_flow(window.usual_LD),
         }
         if models.untrained is not None:
             guesses["untrained"] = expected(models.untrained, models, window, seed, told=True)
@@ -350,7 +357,7 @@ def expected(
     knows_1B = torch.ones(1, BARS, dtype=torch.bool)
     condition = Condition(
         window.bpm_B[None], models.told(window.payload)[None], knows_1B & (window.bpm_B > 0),
-        knows_1B & told, window.whole_XLD.mean(0)[None],
+        knows_1B & told, window.usual_LD[None],
     )  # fmt: skip
     return dynamics.clean(x_1BLD, t_1B, condition)[0, WRITTEN]
 
